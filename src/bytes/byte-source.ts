@@ -1,0 +1,66 @@
+import { corrupt } from "../errors.js";
+
+/** Bytes readable at any position: a file, a disk, a volume. */
+export interface ByteSource {
+  /** How messages name these bytes, for example `vm.vdi > volume 2`. */
+  readonly name: string;
+  /** Length in bytes. */
+  readonly size: number;
+  /**
+   * Fills the start of `target` with the bytes at `position` and returns how many it filled. It may stop early where
+   * the bytes continue elsewhere (the end of a cluster, an extent, a file of a set), never before one byte; it
+   * returns 0 at or past `size`.
+   */
+  read(position: number, target: Uint8Array): number;
+}
+
+/** A stretch of bytes that is all hole (reads as zeros, nothing is stored) or all data. */
+export interface Extent {
+  readonly hole: boolean;
+  /** In bytes, at least 1. */
+  readonly length: number;
+}
+
+/** Fills `target` from `position` on, in as many pieces as it takes; returns less than its length only at the end. */
+export function readFully(source: ByteSource, position: number, target: Uint8Array): number {
+  let filled = source.read(position, target);
+  if (filled === target.length || filled === 0) return filled;
+  while (filled < target.length) {
+    const count = source.read(position + filled, target.subarray(filled));
+    if (count === 0) break;
+    filled += count;
+  }
+  return filled;
+}
+
+/**
+ * `length` bytes at `position`, all of them.
+ * @throws ImageError `corrupt` when the bytes end before; `what` names the structure, for example `the header`.
+ */
+export function readExactly(source: ByteSource, position: number, length: number, what: string): Buffer {
+  if (position + length > source.size)
+    throw corrupt(
+      `${source.name}: ${what} should take ${length} bytes at byte ${position}, but there are only ${source.size} bytes. The file is truncated or damaged.`,
+    );
+  const bytes = Buffer.allocUnsafe(length);
+  const filled = readFully(source, position, bytes);
+  if (filled !== length)
+    throw corrupt(`${source.name}: ${what} at byte ${position} ends after ${filled} of ${length} bytes.`);
+  return bytes;
+}
+
+/** The bytes of `source` from `position` on for `size` bytes, as a source of their own: a volume, an embedded file. */
+export class Slice implements ByteSource {
+  constructor(
+    readonly name: string,
+    private readonly source: ByteSource,
+    private readonly position: number,
+    readonly size: number,
+  ) {}
+
+  read(position: number, target: Uint8Array): number {
+    const rest = this.size - position;
+    if (rest <= 0) return 0;
+    return this.source.read(this.position + position, target.length > rest ? target.subarray(0, rest) : target);
+  }
+}

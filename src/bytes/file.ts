@@ -1,0 +1,89 @@
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { system } from "../errors.js";
+import { ENXIO, errno, lseek, SEEK_DATA, SEEK_END, SEEK_HOLE } from "../libc.js";
+import type { ByteSource, Extent } from "./byte-source.js";
+
+export type FileKind = "file" | "block device" | "character device";
+
+/** A file or block device, read in place. Holes are found by asking the filesystem (SEEK_HOLE), never by reading. */
+export class FileSource implements ByteSource {
+  readonly size: number;
+  readonly kind: FileKind;
+  /** The last extent found: neighbours are asked for one after another. */
+  private extentStart = 0;
+  private extentEnd = 0;
+  private extentHole = false;
+  private tellsHoles: boolean;
+
+  private constructor(
+    readonly name: string,
+    readonly fd: number,
+  ) {
+    const stat = fstatSync(fd);
+    this.kind = stat.isBlockDevice() ? "block device" : stat.isCharacterDevice() ? "character device" : "file";
+    this.size = this.kind === "file" ? stat.size : Math.max(0, lseek(fd, 0, SEEK_END));
+    this.tellsHoles = this.kind === "file";
+  }
+
+  /** @throws ImageError naming `path`. A folder, a pipe or a socket is refused. */
+  static open(path: string, name = path): FileSource {
+    let fd: number;
+    try {
+      // Without O_NONBLOCK the open of a named pipe would wait for a writer.
+      fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      throw system(`opening ${path}`, error);
+    }
+    const stat = fstatSync(fd);
+    if (!stat.isFile() && !stat.isBlockDevice()) {
+      closeSync(fd);
+      const what = stat.isDirectory() ? "a folder" : "neither a file nor a block device";
+      throw system(`opening ${path}`, new Error(`it is ${what}; name a disk image or a disk`));
+    }
+    return new FileSource(name, fd);
+  }
+
+  /** A descriptor that is open already, as a worker is given one; it stays its giver's to close. */
+  static over(fd: number, name: string): FileSource {
+    return new FileSource(name, fd);
+  }
+
+  read(position: number, target: Uint8Array): number {
+    const rest = this.size - position;
+    if (rest <= 0) return 0;
+    try {
+      return readSync(this.fd, target, 0, target.length < rest ? target.length : rest, position);
+    } catch (error) {
+      throw system(`${this.name}: reading at byte ${position}`, error);
+    }
+  }
+
+  /** The hole or the data at `position`. Filesystems and devices that don't tell holes answer `data` for all. */
+  extentAt(position: number): Extent {
+    if (position >= this.extentStart && position < this.extentEnd)
+      return { hole: this.extentHole, length: this.extentEnd - position };
+    if (!this.tellsHoles) return { hole: false, length: this.size - position };
+    const data = lseek(this.fd, position, SEEK_DATA);
+    if (data < 0 && errno() !== ENXIO) {
+      this.tellsHoles = false;
+      return { hole: false, length: this.size - position };
+    }
+    this.extentStart = position;
+    if (data < 0 || data >= this.size) {
+      this.extentHole = true;
+      this.extentEnd = this.size;
+    } else if (data > position) {
+      this.extentHole = true;
+      this.extentEnd = data;
+    } else {
+      const hole = lseek(this.fd, position, SEEK_HOLE);
+      this.extentHole = false;
+      this.extentEnd = hole > position && hole < this.size ? hole : this.size;
+    }
+    return { hole: this.extentHole, length: this.extentEnd - position };
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+}

@@ -1,0 +1,73 @@
+import type { Extent } from "../bytes/byte-source.js";
+
+/** Names a file within its filesystem: a non-negative safe integer, computed from where the file's record lies. */
+export type FileId = number;
+
+export type FileKind = "file" | "directory" | "symlink" | "character" | "block" | "fifo" | "socket";
+
+/** A moment; nanoseconds 0 to 999,999,999 count upward from `seconds` (which may be negative: before 1970). */
+export interface Time {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}
+
+export interface Attributes {
+  readonly kind: FileKind;
+  /** Permission bits with set-id and sticky: 0 to 0o7777. */
+  readonly mode: number;
+  /** st_ino. */
+  readonly inode: number;
+  readonly links: number;
+  readonly owner: number;
+  readonly group: number;
+  /** In bytes; the target's length for a symlink. */
+  readonly size: number;
+  /** Bytes that are stored for this file (st_blocks × 512). */
+  readonly allocated: number;
+  /** Of a device node. */
+  readonly device?: { readonly major: number; readonly minor: number };
+  readonly accessed: Time;
+  readonly modified: Time;
+  readonly changed: Time;
+  /** Birth time, where the format has one. */
+  readonly born?: Time;
+}
+
+export interface Entry {
+  /** Bytes, as the kernel sends and wants them: never empty, without `/` and NUL, not `.` or `..`. */
+  readonly name: Uint8Array;
+  readonly file: FileId;
+  readonly kind: FileKind;
+}
+
+export interface Statistics {
+  /** Bytes a block. */
+  readonly blockSize: number;
+  readonly blocks: number;
+  readonly freeBlocks: number;
+  readonly files: number;
+  readonly freeFiles: number;
+  /** Longest name in bytes. */
+  readonly nameLength: number;
+}
+
+/** A tree of files read from a volume. Names are bytes, as the kernel sends and wants them. */
+export interface FileSystem {
+  /** The format's name, for example `ext4`. */
+  readonly type: string;
+  readonly label: string;
+  readonly root: FileId;
+  readonly statistics: Statistics;
+  /** @throws ImageError `corrupt` when the file's record is damaged. */
+  attributes(file: FileId): Attributes;
+  lookup(directory: FileId, name: Uint8Array): FileId | undefined;
+  /** All entries except `.` and `..`, in the same order on every call and in every worker. */
+  list(directory: FileId): Iterable<Entry>;
+  /** As ByteSource.read, within one file. */
+  read(file: FileId, position: number, target: Uint8Array): number;
+  readLink(link: FileId): Uint8Array;
+  /** The hole or data at `position` (< the file's size). Absent where the format has no holes. */
+  extentAt?(file: FileId, position: number): Extent;
+  /** Extended attributes by full name (`user.note`), values as bytes. Absent where the format has none. */
+  extendedAttributes?(file: FileId): ReadonlyMap<string, Uint8Array>;
+}

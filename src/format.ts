@@ -1,0 +1,26 @@
+import type { ByteSource } from "./bytes/byte-source.js";
+import type { ChunkCache } from "./bytes/chunk-cache.js";
+
+/** A format this program reads: how to recognise its bytes, and what they become. */
+export interface Format<Opened> {
+  /** The format's usual name in lower case, for example `qcow2`. */
+  readonly name: string;
+  /** Whether `source` carries this format's signature. Reads a few hundred bytes at most, and throws nothing. */
+  recognises(source: ByteSource): boolean;
+  /** @throws ImageError `corrupt` or `unsupported`, with the position in `source`. */
+  open(source: ByteSource, around: Surroundings): Opened;
+}
+
+/** What a format may use of the world around its file: nothing else reaches it. */
+export interface Surroundings {
+  /** Absolute path of the file that is opened, for messages and for references relative to it. */
+  readonly path: string;
+  /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
+  readonly cache: ChunkCache;
+  /**
+   * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
+   * file's folder.
+   * @throws ImageError `missing`, naming both files.
+   */
+  companion(path: string): ByteSource;
+}

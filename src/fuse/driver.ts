@@ -1,0 +1,61 @@
+import type { ChunkCache } from "../bytes/chunk-cache.js";
+import type { FileSystem } from "../filesystems/filesystem.js";
+
+/**
+ * How a thread builds the tree that is served, as plain data: `exported` of `module` is called with `data` and the
+ * thread's chunk cache. The same in every thread, at the start and when a crashed worker is replaced; so `data` holds
+ * open descriptors rather than paths, which could lead into the mount itself.
+ */
+export interface TreeSpec {
+  /** URL of an ES module, for example `new URL("../open.js", import.meta.url).href`. */
+  readonly module: string;
+  /** Name of a function of that module: `(data, cache) => FileSystem`. */
+  readonly exported: string;
+  /** Structured-cloneable. */
+  readonly data: unknown;
+}
+
+export type TreeBuilder = (data: unknown, cache: ChunkCache) => FileSystem;
+
+/** Options of `-o`, parsed (options.ts). */
+export interface MountOptions {
+  readonly allowOther: boolean;
+  /** Shown as the source in /proc/mounts. */
+  readonly fsname: string;
+  /** What is left of the `-o` list, as the kernel or fusermount3 takes it: `noexec`, `noatime`, `max_read=…`. */
+  readonly others: readonly string[];
+}
+
+export interface MountPlan {
+  /** Absolute path of an existing folder. */
+  readonly mountpoint: string;
+  readonly options: MountOptions;
+  readonly tree: TreeSpec;
+  /** Threads that answer requests; the fuse-native driver has one, whatever is asked. */
+  readonly workers: number;
+  /** Bytes of unpacked chunks that are kept. */
+  readonly cacheBytes: number;
+  /** Bytes of the largest chunk the tree puts in the cache; 0 when it uses none. */
+  readonly chunkSize: number;
+  /** One line of the log: a damaged chunk, a crashed worker. */
+  log(line: string): void;
+}
+
+/** A mount that answers. */
+export interface Server {
+  /** Resolves when the mount is gone and all threads have ended: the process may exit. */
+  readonly finished: Promise<void>;
+  /** Unmounts lazily: new opens stop at once, open files are served until they are closed. Never throws; idempotent. */
+  unmount(): void;
+  /** Requests answered, chunks unpacked and the like since the start; plain JSON data. */
+  counters(): Record<string, number>;
+}
+
+export interface Driver {
+  readonly name: "direct" | "fuse-native";
+  /**
+   * Mounts and returns when the mount answers. If anything fails nothing stays mounted.
+   * @throws ImageError telling why and what to do (for example the package to install).
+   */
+  mount(plan: MountPlan): Promise<Server>;
+}

@@ -1,0 +1,78 @@
+import type { ByteSource, Extent } from "../bytes/byte-source.js";
+import type { Layer, Run } from "./layer.js";
+
+/** The whole of a disk: every byte answered for. */
+export interface Disk extends ByteSource {
+  /** The hole or the data at `position` (< size), as far as it is known without reading data. */
+  extentAt(position: number): Extent;
+  /** Bytes in `[from, to)` that aren't holes. */
+  dataBytes(from: number, to: number): number;
+}
+
+/**
+ * A disk made of layers, newest first: a byte is asked of the first; what that leaves absent is asked of the next, and
+ * what nobody has, or what lies beyond a shorter parent, is zero. This is the one place where layers meet.
+ */
+export class LayeredDisk implements Disk {
+  readonly size: number;
+
+  constructor(
+    readonly name: string,
+    private readonly layers: readonly Layer[],
+  ) {
+    this.size = layers[0]!.size;
+  }
+
+  read(position: number, target: Uint8Array): number {
+    const rest = this.size - position;
+    if (rest <= 0) return 0;
+    const run = this.locate(position);
+    const length = Math.min(run.length, target.length, rest);
+    const part = length === target.length ? target : target.subarray(0, length);
+    if (run.kind !== "stored") {
+      part.fill(0);
+      return length;
+    }
+    return run.source.read(run.at, part);
+  }
+
+  extentAt(position: number): Extent {
+    const first = this.locate(position);
+    const hole = first.kind !== "stored";
+    let length = first.length;
+    // Neighbouring runs of the same kind are one extent; a bound keeps the answer quick on a fragmented image.
+    for (let steps = 0; steps < 1024 && position + length < this.size; steps++) {
+      const next = this.locate(position + length);
+      if ((next.kind !== "stored") !== hole) break;
+      length += next.length;
+    }
+    return { hole, length: Math.min(length, this.size - position) };
+  }
+
+  dataBytes(from: number, to: number): number {
+    const known = this.layers[0]!.dataBytes?.(from, to);
+    if (known !== undefined) return known;
+    let bytes = 0;
+    for (let position = from; position < to; ) {
+      const run = this.locate(position);
+      const length = Math.min(run.length, to - position);
+      if (run.kind === "stored") bytes += length;
+      position += length;
+    }
+    return bytes;
+  }
+
+  /** The run at `position` of the first layer that has it, cut to where every layer above leaves it absent. */
+  private locate(position: number): Run {
+    let length = Number.POSITIVE_INFINITY;
+    for (const layer of this.layers) {
+      const rest = layer.size - position;
+      if (rest <= 0) break; // a parent that is shorter than its child
+      const run = layer.locate(position);
+      const cut = Math.min(run.length, rest);
+      if (cut < length) length = cut;
+      if (run.kind !== "absent") return run.length === length ? run : { ...run, length };
+    }
+    return { kind: "zero", length: Number.isFinite(length) ? length : this.size - position };
+  }
+}

@@ -1,0 +1,75 @@
+import type { ByteSource } from "../bytes/byte-source.js";
+
+/** What one image file says about a disk: where each byte is kept, and which bytes it leaves to the layer beneath. */
+export interface Layer {
+  /** How messages name this layer: its path. */
+  readonly name: string;
+  /** The format's name, for example `spin`. */
+  readonly format: string;
+  /** Size of the disk in bytes as this layer has it. */
+  readonly size: number;
+  /** The layer beneath, as this file names and identifies it; undefined for a base. */
+  readonly parent: ParentReference | undefined;
+  /** Where the bytes at `position` are, and how far on the same answer holds (at least 1 byte). `position` < size. */
+  locate(position: number): Run;
+  /**
+   * Bytes of the whole disk (this layer over its parents) that aren't holes, in `[from, to)`, where the format knows
+   * without walking; undefined where it doesn't.
+   */
+  dataBytes?(from: number, to: number): number | undefined;
+  /** The largest unpacked unit this layer puts in the chunk cache, in bytes; 0 or absent for none. */
+  readonly chunkSize?: number;
+  /** The format's own checksums, where it has them. */
+  readonly integrity?: Integrity;
+  /** What `spindle info` tells of this layer beside its name, format and size: plain JSON data. */
+  readonly facts: Record<string, unknown>;
+}
+
+export type Run =
+  /** Left to the layer beneath. */
+  | { readonly kind: "absent"; readonly length: number }
+  /** Zeros, and nothing is stored for them. */
+  | { readonly kind: "zero"; readonly length: number }
+  /** Kept in `source`, from `at` on. */
+  | { readonly kind: "stored"; readonly length: number; readonly source: ByteSource; readonly at: number };
+
+/** The layer beneath, as a child knows it. */
+export interface ParentReference {
+  /** Paths to try in order, as the child records them: absolute, or relative to the child's folder. */
+  readonly paths: readonly string[];
+  /** Whom to look for in words, for messages: `base.spin (id 1b2c…)`. */
+  readonly description: string;
+  /**
+   * Checks that `candidate` is the parent that was recorded.
+   * @throws ImageError `mismatch` naming both files, what differs and what to do.
+   */
+  check(candidate: Layer): void;
+}
+
+/** A format's checksums, in pieces that many workers can check side by side. */
+export interface Integrity {
+  /** How many pieces there are; they are checked by number from 0. */
+  readonly pieces: number;
+  /** Checks one piece. */
+  check(piece: number): PieceReport;
+}
+
+/** What checking one piece found. */
+export interface PieceReport {
+  /** Chunks that were checked. */
+  readonly chunks: number;
+  /** Disk bytes that were unpacked and checked. */
+  readonly bytes: number;
+  readonly damages: readonly Damage[];
+}
+
+/** One damaged stretch of a layer. */
+export interface Damage {
+  /** The image file. */
+  readonly file: string;
+  /** The damaged range of the disk: first byte and length. */
+  readonly position: number;
+  readonly length: number;
+  /** What is wrong, as a sentence that names the file and its byte. */
+  readonly message: string;
+}

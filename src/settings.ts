@@ -1,0 +1,27 @@
+/** Every number that one may want to change, with its unit and its reason. */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const settings = {
+  /** Bytes a chunk of a new image: small enough that a 4 KiB read unpacks little, large enough to compress well. */
+  chunkSize: 64 * KiB,
+  smallestChunk: 16 * KiB,
+  largestChunk: 4 * MiB,
+  /** Zstandard level of a new image, as `zstd` itself has it. */
+  level: 3,
+  /** Bytes of disk that one job of create, restore or verify handles: large enough that handing it over costs nothing. */
+  jobSize: 4 * MiB,
+  /** Layers of a chain; a longer one is taken for a loop. */
+  deepestChain: 1000,
+  /** Index pages of an image kept by each thread. A leaf page unpacks to some 14 KiB: at most 7 MiB. */
+  indexPages: 512,
+  /** Bytes of unpacked chunks a mount keeps by default. */
+  cacheBytes: 64 * MiB,
+  /** Threads that answer FUSE requests, per processor: more did not help, fewer let a miss block the hits behind it. */
+  workersPerProcessor: 2,
+  /** Most bytes of one FUSE request: 256 pages, the kernel's own limit. */
+  largestRequest: 1 * MiB,
+  /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput. */
+  readaheadKiB: 1024,
+} as const;
