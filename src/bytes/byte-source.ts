@@ -12,6 +12,8 @@ export interface ByteSource {
    * returns 0 at or past `size`.
    */
   read(position: number, target: Uint8Array): number;
+  /** The hole or the data at `position` (< size), where that is known without reading data. */
+  extentAt?(position: number): Extent;
 }
 
 /** A stretch of bytes that is all hole (reads as zeros, nothing is stored) or all data. */

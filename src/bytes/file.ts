@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from "node:fs";
 import { system } from "../errors.js";
 import { ENXIO, errno, lseek, SEEK_DATA, SEEK_END, SEEK_HOLE } from "../libc.js";
 import type { ByteSource, Extent } from "./byte-source.js";
@@ -9,6 +9,8 @@ export type FileKind = "file" | "block device" | "character device";
 export class FileSource implements ByteSource {
   readonly size: number;
   readonly kind: FileKind;
+  /** The same for all paths to one file. */
+  readonly identity: string;
   /** The last extent found: neighbours are asked for one after another. */
   private extentStart = 0;
   private extentEnd = 0;
@@ -20,6 +22,7 @@ export class FileSource implements ByteSource {
     readonly fd: number,
   ) {
     const stat = fstatSync(fd);
+    this.identity = `${stat.dev}:${stat.ino}`;
     this.kind = stat.isBlockDevice() ? "block device" : stat.isCharacterDevice() ? "character device" : "file";
     this.size = this.kind === "file" ? stat.size : Math.max(0, lseek(fd, 0, SEEK_END));
     this.tellsHoles = this.kind === "file";
@@ -27,20 +30,18 @@ export class FileSource implements ByteSource {
 
   /** @throws ImageError naming `path`. A folder, a pipe or a socket is refused. */
   static open(path: string, name = path): FileSource {
-    let fd: number;
+    let fd: number | undefined;
     try {
-      // Without O_NONBLOCK the open of a named pipe would wait for a writer.
+      // Looked at first: to open a device can be an act (a watchdog starts to count), and images name paths to open.
+      refuseOthers(statSync(path));
+      // Without O_NONBLOCK the open of a named pipe, put there since, would wait for a writer.
       fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      refuseOthers(fstatSync(fd));
+      return new FileSource(name, fd);
     } catch (error) {
+      if (fd !== undefined) closeSync(fd);
       throw system(`opening ${path}`, error);
     }
-    const stat = fstatSync(fd);
-    if (!stat.isFile() && !stat.isBlockDevice()) {
-      closeSync(fd);
-      const what = stat.isDirectory() ? "a folder" : "neither a file nor a block device";
-      throw system(`opening ${path}`, new Error(`it is ${what}; name a disk image or a disk`));
-    }
-    return new FileSource(name, fd);
   }
 
   /** A descriptor that is open already, as a worker is given one; it stays its giver's to close. */
@@ -68,6 +69,12 @@ export class FileSource implements ByteSource {
       this.tellsHoles = false;
       return { hole: false, length: this.size - position };
     }
+    // A file that shrank has no data here either, and its end must not pass for a hole.
+    if (data < 0 && fstatSync(this.fd).size < this.size)
+      throw system(
+        `${this.name}: reading at byte ${position}`,
+        new Error(`it was ${this.size} bytes long when it was opened and is shorter now: it shrank while it was read`),
+      );
     this.extentStart = position;
     if (data < 0 || data >= this.size) {
       this.extentHole = true;
@@ -86,4 +93,10 @@ export class FileSource implements ByteSource {
   close(): void {
     closeSync(this.fd);
   }
+}
+
+function refuseOthers(stat: Stats): void {
+  if (stat.isFile() || stat.isBlockDevice()) return;
+  const what = stat.isDirectory() ? "a folder" : "neither a file nor a block device";
+  throw new Error(`it is ${what}; name a disk image or a disk`);
 }

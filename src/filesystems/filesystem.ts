@@ -38,6 +38,8 @@ export interface Entry {
   readonly name: Uint8Array;
   readonly file: FileId;
   readonly kind: FileKind;
+  /** The file's `attributes().inode`, where the listing tells it without reading the file's record. */
+  readonly inode?: number;
 }
 
 export interface Statistics {
@@ -57,6 +59,10 @@ export interface FileSystem {
   readonly type: string;
   readonly label: string;
   readonly root: FileId;
+  /** What `spindle info` tells beside type and label (the UUID, features): plain JSON data. */
+  readonly facts?: Record<string, unknown>;
+  /** Sentences on what is odd or damaged in the filesystem as a whole, and what was done about it. */
+  readonly warnings?: readonly string[];
   readonly statistics: Statistics;
   /** @throws ImageError `corrupt` when the file's record is damaged. */
   attributes(file: FileId): Attributes;

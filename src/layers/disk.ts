@@ -50,10 +50,15 @@ export class LayeredDisk implements Disk {
   }
 
   dataBytes(from: number, to: number): number {
-    const known = this.layers[0]!.dataBytes?.(from, to);
-    if (known !== undefined) return known;
+    const top = this.layers[0]!;
     let bytes = 0;
     for (let position = from; position < to; ) {
+      const known = top.dataWithin?.(position, to);
+      if (known) {
+        bytes += known.bytes;
+        position += known.length;
+        continue;
+      }
       const run = this.locate(position);
       const length = Math.min(run.length, to - position);
       if (run.kind === "stored") bytes += length;

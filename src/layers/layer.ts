@@ -13,10 +13,10 @@ export interface Layer {
   /** Where the bytes at `position` are, and how far on the same answer holds (at least 1 byte). `position` < size. */
   locate(position: number): Run;
   /**
-   * Bytes of the whole disk (this layer over its parents) that aren't holes, in `[from, to)`, where the format knows
-   * without walking; undefined where it doesn't.
+   * A stretch from `position` on, ending at or before `end`, of which the format knows without walking how many bytes
+   * of the whole disk (this layer over its parents) aren't holes; undefined where it doesn't know.
    */
-  dataBytes?(from: number, to: number): number | undefined;
+  dataWithin?(position: number, end: number): { readonly length: number; readonly bytes: number } | undefined;
   /** The largest unpacked unit this layer puts in the chunk cache, in bytes; 0 or absent for none. */
   readonly chunkSize?: number;
   /** The format's own checksums, where it has them. */

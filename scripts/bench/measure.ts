@@ -1,0 +1,208 @@
+/** What is measured: rows of numbers, one list of runs for each contender. */
+import { rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { BenchError, cost, run, spindle } from "./programs.js";
+import type { Server } from "./servers.js";
+import type { TestDisk } from "./test-disk.js";
+
+export interface Row {
+  readonly name: string;
+  readonly unit: string;
+  readonly better: "higher" | "lower";
+  /** Ratio to the reference that is the project's aim. */
+  readonly target?: number;
+  /** By contender, in the order of the runs. */
+  readonly runs: Record<string, number[]>;
+}
+
+export interface Section {
+  readonly title: string;
+  /** How it was measured, in words. */
+  readonly method: string;
+  readonly contenders: readonly string[];
+  /** The contender that ratios refer to. */
+  readonly reference: string;
+  readonly rows: readonly Row[];
+}
+
+export interface Plan {
+  readonly disk: TestDisk;
+  readonly folder: string;
+  readonly runs: number;
+  /** Seconds of a random-read measurement. */
+  readonly seconds: number;
+  /** Threads that qemu-img is given; Spindle takes one a processor. */
+  readonly threads: number;
+  note(line: string): void;
+}
+
+const row = (name: string, unit: string, better: Row["better"], target?: number): Row => ({
+  name,
+  unit,
+  better,
+  target,
+  runs: {},
+});
+
+function add(to: Row, contender: string, value: number): void {
+  to.runs[contender] ??= [];
+  to.runs[contender].push(value);
+}
+
+/** Pages of a file leave the page cache; without root, so it can be done on any mount. */
+const forget = (file: string) => run("dd", `if=${file}`, "of=/dev/null", "iflag=nocache", "count=0", "status=none");
+
+/** A file is read once, so that whoever works from it finds it in the page cache. */
+const warm = (file: string) => run("dd", `if=${file}`, "of=/dev/null", "bs=1M", "status=none");
+
+export async function measureReads(plan: Plan, servers: readonly Server[]): Promise<Section> {
+  const { disk, folder, note } = plan;
+  const sequential = row("sequential, buffered", "MB/s", "higher", 2);
+  const direct = row("sequential, 1 MiB O_DIRECT", "MB/s", "higher", 2);
+  const single = row("4 KiB random, 1 reader", "reads/s", "higher", 2);
+  const four = row("4 KiB random, 4 readers", "reads/s", "higher", 2);
+  const latency = row("  median latency, 1 reader", "us", "lower");
+  const rate = async (file: string, ...flags: string[]) => {
+    const { wall } = await cost("dd", `if=${file}`, "of=/dev/null", "bs=1M", "status=none", ...flags);
+    return disk.size / 1e6 / wall;
+  };
+  for (let round = 0; round < plan.runs; round++) {
+    for (const server of servers) {
+      await warm(server.image);
+      const mounted = await server.mount(folder, disk.size);
+      const { file } = mounted;
+      add(sequential, server.name, await rate(file));
+      await forget(file);
+      add(direct, server.name, await rate(file, "iflag=direct"));
+      await forget(file);
+      const one = await randomReads(plan, file, 1);
+      add(single, server.name, one.perSecond);
+      add(latency, server.name, one.median);
+      await forget(file);
+      add(four, server.name, (await randomReads(plan, file, 4)).perSecond);
+      // A quick server of wrong bytes would win everything.
+      if (round === 0) await run("cmp", disk.path, file);
+      await mounted.unmount();
+      const last = [sequential, direct, single, four].map((of) => Math.round(of.runs[server.name]!.at(-1)!));
+      note(`read, run ${round + 1} of ${plan.runs}, ${server.name}: ${last.join(", ")}`);
+    }
+  }
+  return {
+    title: "Reading through a mount",
+    method:
+      `Fresh mount for each run; the mount's pages dropped from the page cache before each row, the image itself cached. ` +
+      `Sequential: dd over the whole disk, bs=1M. Random: fio, psync, ${plan.seconds} s, over the ` +
+      `${Math.round(disk.used.length / 1e6)} MB of the disk in which its files lie.`,
+    contenders: servers.map(({ name }) => name),
+    reference: "qemu-storage-daemon",
+    rows: [sequential, direct, single, latency, four],
+  };
+}
+
+interface FioJob {
+  readonly error: number;
+  readonly read: { readonly iops: number; readonly clat_ns: { readonly percentile: Record<string, number> } };
+}
+
+async function randomReads(plan: Plan, file: string, readers: number): Promise<{ perSecond: number; median: number }> {
+  const { used } = plan.disk;
+  const { stdout } = await run(
+    "fio",
+    "--name=random",
+    `--filename=${file}`,
+    "--readonly",
+    "--rw=randread",
+    "--bs=4k",
+    "--ioengine=psync",
+    `--numjobs=${readers}`,
+    "--thread",
+    "--group_reporting",
+    "--time_based",
+    `--runtime=${plan.seconds}`,
+    "--randseed=20240229",
+    `--offset=${used.position}`,
+    `--size=${used.length}`,
+    "--output-format=json",
+  );
+  const [job] = (JSON.parse(stdout.slice(stdout.indexOf("{"))) as { jobs: FioJob[] }).jobs;
+  if (job?.error !== 0) throw new BenchError(`fio: error ${job?.error} reading ${file}`);
+  return { perSecond: job.read.iops, median: job.read.clat_ns.percentile["50.000000"]! / 1000 };
+}
+
+interface Maker {
+  readonly name: string;
+  readonly target: string;
+  readonly command: readonly string[];
+}
+
+/** Runs each maker in turn, `plan.runs` times, into a target that isn't there yet. */
+async function measureMakers(plan: Plan, makers: readonly Maker[], what: string, input: readonly string[]) {
+  const wall = row("time", "s", "lower", 1);
+  const cpu = row("processor time", "s", "lower");
+  const size = row("size", "MB", "lower", 1);
+  for (const file of input) await warm(file);
+  for (let round = 0; round < plan.runs; round++) {
+    for (const { name, target, command } of makers) {
+      rmSync(target, { force: true });
+      // What the last one left to be written would be waited for by the next one's flush.
+      await run("sync");
+      const taken = await cost(...command);
+      add(wall, name, taken.wall);
+      add(cpu, name, taken.cpu);
+      add(size, name, (what === "restore" ? statSync(target).blocks * 512 : statSync(target).size) / 1e6);
+      if (what === "restore" && round === 0) await run("cmp", plan.disk.path, target);
+      plan.note(`${what}, run ${round + 1} of ${plan.runs}, ${name}: ${taken.wall} s, ${taken.cpu.toFixed(2)} s CPU`);
+    }
+  }
+  const rows = [wall, cpu, size];
+  return { contenders: makers.map(({ name }) => name), reference: "qemu-img", rows };
+}
+
+export interface Images {
+  readonly spin: string;
+  readonly qcow2: string;
+}
+
+const flushing =
+  "qemu-img leaves its output unwritten in the page cache unless told `-t writeback` (the column `flushed`); " +
+  "Spindle always flushes.";
+
+/** Creates both images, which are left for the others to use. */
+export async function measureCreation(plan: Plan): Promise<Section> {
+  const { disk, folder } = plan;
+  const makers = [
+    { name: "spindle", target: imagesIn(folder).spin, command: spindleCreate(disk.path, imagesIn(folder).spin) },
+    { name: "qemu-img, flushed", command: qemuCreate(plan, join(folder, "flushed.qcow2"), "-t", "writeback") },
+    { name: "qemu-img", command: qemuCreate(plan, imagesIn(folder).qcow2) },
+  ].map((maker) => ({ ...maker, target: maker.command.at(-1)! }));
+  const section = await measureMakers(plan, makers, "create", [disk.path]);
+  rmSync(join(folder, "flushed.qcow2"));
+  const method = `spindle create against qemu-img convert -c -O qcow2 -o compression_type=zstd -m ${plan.threads} -W. ${flushing}`;
+  return { title: "Creating an image", method, ...section };
+}
+
+export function imagesIn(folder: string): Images {
+  return { spin: join(folder, "disk.spin"), qcow2: join(folder, "disk.qcow2") };
+}
+
+export const spindleCreate = (from: string, to: string) => [process.execPath, spindle, "create", from, to];
+
+export const qemuCreate = ({ disk, threads }: Plan, to: string, ...flags: string[]) => [
+  ...["qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", "-m", `${threads}`, "-W"],
+  ...flags,
+  ...["-f", "raw", disk.path, to],
+];
+
+export async function measureRestore(plan: Plan, images: Images): Promise<Section> {
+  const target = join(plan.folder, "restored.raw");
+  const qemu = ["qemu-img", "convert", "-m", `${plan.threads}`, "-W", "-O", "raw"];
+  const makers = [
+    { name: "spindle", target, command: [process.execPath, spindle, "restore", images.spin, target] },
+    { name: "qemu-img, flushed", target, command: [...qemu, "-t", "writeback", images.qcow2, target] },
+    { name: "qemu-img", target, command: [...qemu, images.qcow2, target] },
+  ];
+  const section = await measureMakers(plan, makers, "restore", [images.spin, images.qcow2]);
+  rmSync(target);
+  const method = `spindle restore against qemu-img convert -m ${plan.threads} -W -O raw; size is what is allocated. ${flushing}`;
+  return { title: "Restoring to a raw file", method, ...section };
+}

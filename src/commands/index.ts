@@ -1,0 +1,50 @@
+import type { Command } from "./command.js";
+
+/** A row of the table of commands. */
+export interface CommandEntry {
+  /** The word after `spindle`. */
+  readonly name: string;
+  /** The same line as the command's own `summary`; kept here so that `spindle --help` loads no command. */
+  readonly summary: string;
+  /** Loads the command's file. Only the command that was asked for is loaded: starting stays quick. */
+  load(): Promise<Command<never>>;
+}
+
+/** The commands in the order of the help: making images, using them, looking after them, getting the disk back. */
+export const commands: readonly CommandEntry[] = [
+  {
+    name: "create",
+    summary: "Make an image of a disk",
+    load: async () => (await import("./create.js")).create,
+  },
+  {
+    name: "mount",
+    summary: "Show an image as a drive",
+    load: async () => (await import("./mount.js")).mount,
+  },
+  {
+    name: "unmount",
+    summary: "End a mount",
+    load: async () => (await import("./unmount.js")).unmount,
+  },
+  {
+    name: "info",
+    summary: "Tell what an image holds",
+    load: async () => (await import("./info.js")).info,
+  },
+  {
+    name: "verify",
+    summary: "Check an image against its checksums",
+    load: async () => (await import("./verify.js")).verify,
+  },
+  {
+    name: "restore",
+    summary: "Write an image back to a disk or a file",
+    load: async () => (await import("./restore.js")).restore,
+  },
+  {
+    name: "clone",
+    summary: "Copy a disk as it is",
+    load: async () => (await import("./clone.js")).clone,
+  },
+];

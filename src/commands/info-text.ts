@@ -1,0 +1,104 @@
+import type { VolumeTable } from "../volumes/volume.js";
+import { humanSize } from "./sizes.js";
+
+/** One image file of a disk's chain. */
+export interface ChainLink {
+  /** Its path. */
+  readonly file: string;
+  readonly format: string;
+  /** What the format tells beside that: plain JSON data. */
+  readonly facts: Record<string, unknown>;
+}
+
+/** What `spindle info` finds out, as `--json` prints it. */
+export interface InfoResult {
+  /** As it was given. */
+  readonly path: string;
+  readonly format: string;
+  /** Of the disk, in bytes. */
+  readonly size: number;
+  /** Newest first: the image itself, then what it builds on. */
+  readonly chain: readonly ChainLink[];
+  readonly volumes: VolumeTable;
+}
+
+/** The result in words, aligned, without a newline at its end. */
+export function infoText(info: InfoResult): string {
+  const { chain, volumes } = info;
+  const blocks = [
+    aligned([
+      ["Image", printable(info.path)],
+      ["Format", printable(info.format)],
+      ["Disk size", sizeInFull(info.size)],
+      ["Partitions", tableInWords(volumes)],
+    ]),
+    ...chain.map((link, index) => chainText(link, index, chain.length)),
+  ];
+  if (volumes.warnings.length > 0)
+    blocks.push(volumes.warnings.map((line) => `Warning: ${printable(line)}`).join("\n"));
+  if (volumes.volumes.length > 0) blocks.push(volumeText(volumes));
+  return blocks.join("\n\n");
+}
+
+function tableInWords({ scheme, id, sectorSize, volumes }: VolumeTable): string {
+  if (scheme === "none") return "no partition table";
+  const count = volumes.length === 1 ? "1 partition" : `${volumes.length} partitions`;
+  return `${scheme.toUpperCase()}${id && ` ${id}`}, ${count}, sectors of ${sectorSize} bytes`;
+}
+
+function chainText({ file, format, facts }: ChainLink, index: number, count: number): string {
+  const place = count === 1 ? "" : index === 0 ? `Layer 1 of ${count}, newest: ` : `Layer ${index + 1} of ${count}: `;
+  const rows = Object.entries(facts)
+    .filter(([, value]) => value !== undefined && value !== null && value !== "")
+    .map(([name, value]): [string, string] => [`  ${inWords(name)}`, factText(name, value)]);
+  return [`${place}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
+}
+
+/** `contentRoot` is shown as `content root`. */
+const inWords = (name: string) => printable(name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`));
+
+function factText(name: string, value: unknown): string {
+  if (typeof value === "number" && /size$/i.test(name)) return sizeInFull(value);
+  return printable(typeof value === "object" ? JSON.stringify(value) : String(value));
+}
+
+function volumeText({ volumes, sectorSize }: VolumeTable): string {
+  const rows = volumes.map((volume) => [
+    String(volume.number),
+    String(volume.position / sectorSize),
+    String(volume.position),
+    String(volume.size),
+    humanSize(volume.size),
+    printable(volume.type) + (volume.bootable ? ", bootable" : ""),
+    printable(volume.label),
+  ]);
+  const head = ["Number", "Start sector", "Start byte", "Bytes", "Size", "Type", "Label"];
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
+  return [head, ...rows]
+    .map((row) =>
+      row
+        .map((cell, column) => (column < 5 ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+const sizeInFull = (bytes: number) =>
+  bytes < 1024 ? `${bytes} bytes` : `${humanSize(bytes)} (${bytes.toLocaleString("en-US")} bytes)`;
+
+function aligned(rows: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+}
+
+/**
+ * Text from an image, safe to print: control characters could move the cursor or recolour the terminal, and marks of
+ * writing direction could reorder what is read.
+ */
+function printable(text: string): string {
+  return text.replace(
+    /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}

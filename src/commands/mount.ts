@@ -1,0 +1,80 @@
+import { resolve } from "node:path";
+import { usage } from "../errors.js";
+import { startInBackground } from "../fuse/background.js";
+import { resolveMountpoint } from "../fuse/mounts.js";
+import { parseMountOptions } from "../fuse/options.js";
+import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveRequest } from "../fuse/request.js";
+import type { Mounted } from "../fuse/service.js";
+import { settings } from "../settings.js";
+import type { Command } from "./command.js";
+import { wholeNumber } from "./numbers.js";
+import { parseSize } from "./sizes.js";
+
+interface Arguments {
+  image: string;
+  mountpoint: string;
+  as: "disk";
+  parent?: string;
+  driver?: DriverName;
+  workers?: string;
+  cache?: string;
+  foreground?: boolean;
+  log?: string;
+  o?: string[];
+}
+
+export const mount: Command<Arguments> = {
+  syntax: "mount <image> <mountpoint>",
+  summary: "Show an image as a drive",
+  description:
+    "Mounts an image read-only. The folder shows the whole disk as disk.raw and its partitions as p1.raw, p2.raw and so on. " +
+    "Returns when the mount answers; a background process serves it until `spindle unmount`, which umount(8) and " +
+    "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
+  positionals: {
+    image: { describe: "The image: any format that Spindle reads, or a raw disk" },
+    mountpoint: { describe: "An existing folder" },
+  },
+  options: {
+    as: { choices: ["disk"], default: "disk", describe: "What to show: the disk and its partitions" },
+    parent: { describe: "Where the base of a differential is, when it was moved" },
+    driver: {
+      choices: ["direct", "fuse-native"],
+      describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
+    },
+    workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    cache: { describe: `Memory for unpacked chunks, for example 256M [${settings.cacheBytes / 1024 / 1024}M]` },
+    foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
+    log: { describe: "Where the background process writes what went wrong" },
+    o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
+  },
+  examples: [
+    ["spindle mount disk.spin /mnt/disk", "Show the disk and its partitions"],
+    ["mount -o loop,ro /mnt/disk/p2.raw /mnt/root", "Then mount a partition of it"],
+    ["spindle mount disk.spin ~/disk --foreground", "Serve until Ctrl-C"],
+  ],
+  async run(given, terminal) {
+    const mountpoint = resolveMountpoint(given.mountpoint);
+    const image = resolve(given.image);
+    const workers = wholeNumber(given.workers, "--workers", 1, 256);
+    if (given.foreground && given.log !== undefined)
+      throw usage("--log: in the foreground the log is stderr. Leave out --log, or --foreground.");
+    const options = parseMountOptions(given.o ?? [], image);
+    const cacheBytes = given.cache === undefined ? settings.cacheBytes : parseSize(given.cache, "--cache");
+    const usual = defaultDriver();
+    const driver = given.driver ?? usual.driver;
+    if (driver === "direct" && usual.reason) throw usage(`--driver direct: ${usual.reason}. Use --driver fuse-native.`);
+    checkMountpoint(mountpoint);
+    checkImagePath(image, mountpoint);
+    if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
+
+    const parent = given.parent === undefined ? undefined : resolve(given.parent);
+    const request = { image, parent, view: given.as, mountpoint, driver, options, workers, cacheBytes };
+    const tell = (mounted: Mounted) =>
+      terminal.result(mounted, ({ pid, log }) => {
+        const where = log === undefined ? "" : `, log ${log}`;
+        return `${image} is mounted at ${mountpoint} (process ${pid}, driver ${driver}${where})`;
+      });
+    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
+    else tell(await startInBackground(request, given.log === undefined ? undefined : resolve(given.log)));
+  },
+};

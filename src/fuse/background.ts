@@ -1,0 +1,141 @@
+/**
+ * A server of its own process: started by startInBackground(), it says once over the IPC channel that the mount answers,
+ * or why it can't be, and then lives on without its starter. This file is also that process's program.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type ErrorCode, ImageError, system } from "../errors.js";
+import { keepDescriptorsFromChildren } from "./descriptors.js";
+import { mountAt, ourType } from "./mounts.js";
+import { newName, remove, runtimeFolder } from "./registry.js";
+import { type MountRequest, serveRequest } from "./request.js";
+import type { Mounted } from "./service.js";
+import { unmountAt } from "./unmounting.js";
+
+type Report =
+  | { readonly mounted: Mounted }
+  | { readonly failed: { readonly code: ErrorCode; readonly message: string } };
+
+/** Bytes of log after which a mount writes no more: images can be damaged in very many places. */
+const largestLog = 16 * 1024 * 1024;
+/** Lines of the log that are quoted when a server dies before it reports. */
+const quotedLines = 5;
+/** Milliseconds that a server gets to end after it has reported that it can't mount. */
+const endPatience = 5000;
+
+/**
+ * Starts a server and returns when its mount answers.
+ * @throws ImageError as the server met it, or with the last lines of its log when it died; nothing is mounted then
+ */
+export async function startInBackground(given: Omit<MountRequest, "log">, logPath?: string): Promise<Mounted> {
+  const log = logPath ?? join(runtimeFolder(), `${newName()}.log`);
+  const before = mountAt(given.mountpoint)?.id;
+  let fd: number;
+  try {
+    fd = openSync(log, logPath === undefined ? "wx" : "a", 0o600);
+  } catch (error) {
+    throw system(`opening the log ${log}`, error);
+  }
+  keepDescriptorsFromChildren();
+  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), given.image, given.mountpoint], {
+    // A session of its own: it outlives the terminal, and Ctrl-C at the command does not reach it half-way.
+    detached: true,
+    stdio: ["ignore", fd, fd, "ipc"],
+    cwd: "/",
+    serialization: "advanced",
+  });
+  closeSync(fd);
+  const report = await new Promise<Report | { died: string }>((done) => {
+    child.on("message", (message) => done(message as Report));
+    child.on("error", (error) => done({ died: error.message }));
+    child.on("exit", (code, signal) => done({ died: signal ? `killed by ${signal}` : `exit code ${code}` }));
+    child.send({ ...given, log } satisfies MountRequest, () => {});
+  });
+  if ("mounted" in report) {
+    if (child.connected) child.disconnect();
+    child.unref();
+    return report.mounted;
+  }
+  if (!(await endsWithin(child, endPatience))) child.kill("SIGKILL");
+  try {
+    const lines = readFileSync(log, "utf8").trim().split("\n").slice(-quotedLines).join(" | ");
+    if ("failed" in report)
+      throw new ImageError(report.failed.code, report.failed.message + (lines ? `. The log says: ${lines}` : ""));
+    const left = mountAt(given.mountpoint);
+    if (left?.type === ourType && left.id !== before) await unmountAt(given.mountpoint, true).catch(() => {});
+    throw new ImageError(
+      "system",
+      `${given.image}: the server of the mount ended before it answered (${report.died}). ${lines ? `Its last words: ${lines}` : "It wrote nothing."}`,
+    );
+  } finally {
+    if (logPath === undefined) remove(log);
+    if (child.connected) child.disconnect();
+  }
+}
+
+function endsWithin(child: ChildProcess, patience: number): Promise<boolean> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return Promise.resolve(true);
+  return new Promise((done) => {
+    const timer = setTimeout(() => done(false), patience);
+    child.once("exit", () => {
+      clearTimeout(timer);
+      done(true);
+    });
+  });
+}
+
+/** Writes lines with their time to stderr, which is the log file. */
+function logger(): (line: string) => void {
+  let full = false;
+  return (line) => {
+    try {
+      if (full) return;
+      full = fstatSync(2).size > largestLog;
+      process.stderr.write(
+        `${new Date().toISOString()} ${full ? "This log is full; nothing more is written to it." : line}\n`,
+      );
+    } catch {
+      // a full disk must not end the mount
+    }
+  };
+}
+
+async function main(): Promise<void> {
+  const log = logger();
+  process.stderr.on("error", () => {});
+  const aborting = new AbortController();
+  let reported = false;
+  const report = (what: Report) =>
+    new Promise<void>((done) => {
+      reported = true;
+      if (!process.connected) return done();
+      process.send!(what, () => {
+        if (process.connected) process.disconnect();
+        done();
+      });
+    });
+  // The command was ended before it heard from us: nobody knows of this mount.
+  process.on("disconnect", () => {
+    if (!reported) aborting.abort();
+  });
+  const request = await new Promise<MountRequest>((done) =>
+    process.once("message", (message) => done(message as MountRequest)),
+  );
+  process.title = `spindle mount ${request.image} ${request.mountpoint}`;
+  try {
+    await serveRequest(request, log, (mounted) => void report({ mounted }), aborting.signal);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    if (reported) log(error.message);
+    await report({ failed: { code: error.code, message: error.message } });
+    process.exitCode = 1;
+    return;
+  }
+  if (process.connected) process.disconnect();
+  // A log without a line in it is of no use to anybody.
+  if (request.log?.startsWith(`${runtimeFolder()}/`) && fstatSync(2).size === 0) remove(request.log);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

@@ -1,0 +1,153 @@
+/** The workers of a mount as the main thread has them: started together, and each replaced when it dies. */
+import { writeSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { createSharedCacheMemory, type SharedCacheMemory, SharedChunkCache } from "../../bytes/shared-cache.js";
+import { ImageError } from "../../errors.js";
+import type { MountPlan } from "../driver.js";
+import { errno, FailureLog } from "../errno.js";
+import { Reply } from "./protocol.js";
+import { createState, Overview, type SharedState } from "./state.js";
+import type { WorkerMessage, WorkerStart } from "./worker.js";
+
+/** Deaths of one worker in a row, without a request in between, after which starting another is no use. */
+const MOST_DEATHS = 10;
+
+/** MiB of JavaScript objects that a worker may have: one that wants more is at an image made to use it up. */
+const WORKER_HEAP = 1024;
+
+interface Place {
+  readonly number: number;
+  /** Requests that the place's workers had been given when the present one started. */
+  requests: number;
+  /** Deaths since a request was last taken. */
+  deaths: number;
+}
+
+export class Crew {
+  /** Resolves when every worker has its tree; rejects with the first failure. */
+  readonly built: Promise<void>;
+  /** Resolves when all workers have ended and none will be started. */
+  readonly ended: Promise<void>;
+  /** Set by whoever uses the crew: a worker can't be kept alive. */
+  hopeless: () => void = () => {};
+  replaced = 0;
+
+  /** Workers write each failure once; here what several of them met becomes one line. */
+  private readonly failures: FailureLog;
+  private readonly cache: SharedCacheMemory;
+  private readonly state: SharedState;
+  private readonly overview: Overview;
+  private fd: number | undefined;
+  private finished = false;
+  private waiting: number;
+  private alive: number;
+  private reportBuilt!: () => void;
+  private reportFailed!: (error: Error) => void;
+  private reportEnded!: () => void;
+
+  /** @param workers at least 1 */
+  constructor(
+    private readonly plan: MountPlan,
+    workers: number,
+  ) {
+    this.failures = new FailureLog(plan.log);
+    this.cache = createSharedCacheMemory({ bytes: plan.cacheBytes, chunkSize: plan.chunkSize, workers });
+    this.state = createState(workers);
+    this.overview = new Overview(this.state);
+    this.waiting = workers;
+    this.alive = workers;
+    this.built = new Promise((done, failed) => {
+      this.reportBuilt = done;
+      this.reportFailed = failed;
+    });
+    this.ended = new Promise((done) => {
+      this.reportEnded = done;
+    });
+    for (let number = 0; number < workers; number++) this.start({ number, requests: 0, deaths: 0 });
+  }
+
+  /** Lets all workers serve the descriptor of a mount. */
+  serve(fd: number): void {
+    this.fd = fd;
+    this.overview.start(fd);
+  }
+
+  /** There will be no mount: workers end as soon as they have their tree, and none is replaced. */
+  dismiss(): void {
+    this.finished = true;
+    this.overview.start(undefined);
+  }
+
+  counters(): Record<string, number> {
+    return { ...this.overview.counters(), workersReplaced: this.replaced, ...SharedChunkCache.counters(this.cache) };
+  }
+
+  private start(place: Place): void {
+    const { plan, cache, state } = this;
+    place.requests = this.overview.requestsOf(place.number);
+    const workerData: WorkerStart = { number: place.number, tree: plan.tree, cache, state };
+    const worker = new Worker(new URL("./worker.js", import.meta.url), {
+      workerData,
+      name: `spindle ${place.number}`,
+      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP },
+    });
+    let reason = "it ended by itself";
+    let failure: Error | undefined;
+    worker.on("message", (message: WorkerMessage) => {
+      if (message.kind === "log") this.failures.addLine(message.line);
+      else if (message.kind === "built") {
+        if (--this.waiting === 0) this.reportBuilt();
+      } else {
+        reason = message.text;
+        failure = message.code ? new ImageError(message.code, message.text) : new Error(message.text);
+      }
+    });
+    worker.on("error", (error: unknown) => {
+      failure = error instanceof Error ? error : new Error(String(error));
+      reason = failure.stack ?? failure.message;
+    });
+    worker.on("exit", (code) => {
+      if (code !== 0 && !failure) reason = `it ended with exit code ${code}`;
+      void this.exited(place, reason, failure);
+    });
+  }
+
+  private async exited(place: Place, reason: string, failure: Error | undefined): Promise<void> {
+    if (this.overview.hasEnded(place.number) || this.finished) return this.leave();
+    if (this.fd === undefined) {
+      this.reportFailed(failure ?? new Error(`a worker thread stopped while it opened the image: ${reason}`));
+      return this.leave();
+    }
+    const answered = this.answerFor(place.number);
+    await SharedChunkCache.releaseDead(this.cache, place.number);
+    if (answered || this.overview.requestsOf(place.number) > place.requests) place.deaths = 0;
+    place.deaths++;
+    const what = answered ? "; the request that it held was answered with an input/output error" : "";
+    if (place.deaths > MOST_DEATHS) {
+      this.plan.log(`worker ${place.number} stopped ${MOST_DEATHS} times in a row (${reason}). Unmounting.`);
+      this.hopeless();
+      return this.leave();
+    }
+    this.plan.log(`worker ${place.number} stopped and is replaced${what}. The reason: ${reason}`);
+    this.replaced++;
+    this.start(place);
+  }
+
+  /** @returns whether the dead worker held a request */
+  private answerFor(worker: number): boolean {
+    const held = this.overview.takeHeld(worker);
+    if (!held || this.fd === undefined) return false;
+    const reply = new Reply(0);
+    const length = reply.finish(held[0], held[1], -errno.EIO);
+    try {
+      writeSync(this.fd, reply.bytes, reply.start, length);
+    } catch {
+      // It had been answered before the worker died, or nobody waits for it, or the mount is gone: nothing to do.
+    }
+    return true;
+  }
+
+  private leave(): void {
+    if (--this.alive === 0) this.reportEnded();
+  }
+}

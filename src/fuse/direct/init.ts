@@ -1,0 +1,59 @@
+/** The first exchange of a mount: what kernel and server may ask of each other. No I/O. */
+import { unsupported } from "../../errors.js";
+import { settings } from "../../settings.js";
+import { initFlags, protocol, type Reply, type Request, structures } from "./protocol.js";
+
+const initIn = structures.fuse_init_in.fields;
+const initOut = structures.fuse_init_out.fields;
+
+/** Requests for which nobody waits (readahead) that the kernel sends before it holds further ones back. */
+const MOST_BACKGROUND = 64;
+
+/**
+ * What is asked for:
+ * - ASYNC_READ, ASYNC_DIO: several reads of one file under way at a time;
+ * - EXPORT_SUPPORT: node numbers last for ever, so NFS may come back to one after the kernel forgot it;
+ * - DO_READDIRPLUS with AUTO: a listing brings attributes along where the reader seems to want them;
+ * - NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: after the first ENOSYS no OPEN and no RELEASE are sent, caches are kept;
+ * - CACHE_SYMLINKS, PARALLEL_DIROPS, MAX_PAGES: fewer requests, more at a time, larger ones.
+ */
+const wanted =
+  initFlags.ASYNC_READ |
+  initFlags.ASYNC_DIO |
+  initFlags.EXPORT_SUPPORT |
+  initFlags.BIG_WRITES |
+  initFlags.DO_READDIRPLUS |
+  initFlags.READDIRPLUS_AUTO |
+  initFlags.PARALLEL_DIROPS |
+  initFlags.NO_OPEN_SUPPORT |
+  initFlags.NO_OPENDIR_SUPPORT |
+  initFlags.MAX_PAGES |
+  initFlags.CACHE_SYMLINKS;
+
+/**
+ * Writes the body of the reply to INIT. `done` is false when the kernel speaks a newer major version and will send a
+ * second INIT in ours.
+ * @param pageSize of this machine, bytes: the kernel counts a request's size in pages.
+ * @throws ImageError `unsupported` for a kernel before Linux 5.4.
+ */
+export function answerInit(request: Request, reply: Reply, pageSize: number): { length: number; done: boolean } {
+  const major = request.u32(initIn.major);
+  const minor = request.u32(initIn.minor);
+  reply.clear(0, structures.fuse_init_out.size);
+  reply.u32(initOut.major, protocol.major);
+  reply.u32(initOut.minor, major > protocol.major ? protocol.minor : Math.min(minor, protocol.minor));
+  if (major > protocol.major) return { length: structures.fuse_init_out.size, done: false };
+  if (major < protocol.major || minor < protocol.oldestMinor)
+    throw unsupported(
+      `this kernel speaks FUSE ${major}.${minor}; Spindle's direct driver needs ${protocol.major}.${protocol.oldestMinor} (Linux 5.4). Mount with --driver fuse-native.`,
+    );
+  reply.u32(initOut.max_readahead, settings.readaheadKiB * 1024);
+  reply.u32(initOut.flags, wanted & request.u32(initIn.flags));
+  reply.u16(initOut.max_background, MOST_BACKGROUND);
+  reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
+  // Nothing is ever written; a small value lets the workers' request buffers be small.
+  reply.u32(initOut.max_write, 4096);
+  reply.u32(initOut.time_gran, 1);
+  reply.u16(initOut.max_pages, Math.max(1, Math.floor(settings.largestRequest / pageSize)));
+  return { length: structures.fuse_init_out.size, done: true };
+}

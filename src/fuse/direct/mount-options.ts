@@ -1,0 +1,73 @@
+/** Mount options as mount(2) and as fusermount3 want them. No I/O. */
+import { usage } from "../../errors.js";
+import type { MountOptions } from "../driver.js";
+
+/** Flags of mount(2), linux/mount.h. */
+const flags: Record<string, number> = {
+  ro: 1,
+  nosuid: 2,
+  nodev: 4,
+  noexec: 8,
+  sync: 16,
+  dirsync: 128,
+  nosymfollow: 256,
+  noatime: 1 << 10,
+  nodiratime: 1 << 11,
+  relatime: 1 << 21,
+  strictatime: 1 << 24,
+  lazytime: 1 << 25,
+};
+
+/** What is so without being asked for, under the names of mount(8). */
+const usual = new Set(["exec", "async", "atime", "diratime", "norelatime", "nostrictatime", "nolazytime", "symfollow"]);
+
+/** Options that the kernel's FUSE or its security modules read from mount(2)'s data. */
+const data = /^(default_permissions|max_read=[0-9]+|(context|fscontext|defcontext|rootcontext)=[^,]+)$/;
+
+/**
+ * Arguments of mount(2) for root.
+ * @throws ImageError `usage` naming an option that can't be met
+ */
+export function systemOptions(
+  options: MountOptions,
+  fd: number,
+  user: number,
+  group: number,
+): { flags: number; data: string } {
+  let bits = flags.ro | flags.nosuid | flags.nodev;
+  const words = [`fd=${fd}`, "rootmode=40000", `user_id=${user}`, `group_id=${group}`];
+  if (options.allowOther) words.push("allow_other", "default_permissions");
+  for (const option of checked(options)) {
+    if (Object.hasOwn(flags, option)) bits |= flags[option];
+    else if (!words.includes(option)) words.push(option);
+  }
+  return { flags: bits, data: words.join(",") };
+}
+
+/**
+ * The list after `-o` of fusermount3, which adds the descriptor and the user by itself.
+ * @throws ImageError `usage` naming an option that can't be met
+ */
+export function helperOptions(options: MountOptions): string {
+  const words = ["ro", "nosuid", "nodev", `fsname=${escapeOption(options.fsname)}`, "subtype=spindle"];
+  if (options.allowOther) words.push("allow_other", "default_permissions");
+  for (const option of checked(options)) if (!words.includes(option)) words.push(option);
+  return words.join(",");
+}
+
+/** fusermount3 takes a comma for the end of an option unless a backslash comes before it. */
+export function escapeOption(value: string): string {
+  return value.replace(/[\\,]/g, "\\$&");
+}
+
+function checked({ others }: MountOptions): string[] {
+  return others.filter((option) => {
+    if (option === "suid" || option === "dev")
+      throw usage(`-o ${option}: an image's files are not trusted that far; Spindle mounts with no${option} always.`);
+    if (Object.hasOwn(flags, option) || data.test(option)) return true;
+    if (usual.has(option)) return false;
+    throw usage(
+      `-o ${option}: the direct driver knows no such option. It knows allow_other, fsname=NAME, default_permissions, max_read=BYTES, ${Object.keys(flags).join(", ")}.`,
+    );
+  });
+}

@@ -1,0 +1,132 @@
+/**
+ * What main thread and workers share: the descriptor to serve, counters, and which request each worker holds, so that
+ * it can be answered when the worker dies. A worker alone writes its rows; the main thread reads them. No I/O.
+ */
+
+/** Plain data; shared, not copied, when given to a worker. */
+export interface SharedState {
+  /** Int32: what to do (see below), for all workers. */
+  readonly orders: SharedArrayBuffer;
+  /** Int32, a row per worker: the request it holds, whether it has ended in order. */
+  readonly held: SharedArrayBuffer;
+  /** Float64, a row per worker: counters. */
+  readonly counts: SharedArrayBuffer;
+}
+
+/** Bytes of a row: a cache line, so that workers don't slow each other. */
+const ROW = 64;
+
+const UNIQUE_LOW = 0;
+const UNIQUE_HIGH = 1;
+const ENDED = 2;
+
+const REQUESTS = 0;
+const READS = 1;
+const BYTES_READ = 2;
+const ERRORS = 3;
+
+/** In `orders`: 0 until there is a mount; then its descriptor + 1, or -1 when there will be none. */
+const DESCRIPTOR = 0;
+
+export function createState(workers: number): SharedState {
+  return {
+    orders: new SharedArrayBuffer(ROW),
+    held: new SharedArrayBuffer(workers * ROW),
+    counts: new SharedArrayBuffer(workers * ROW),
+  };
+}
+
+/** One worker's rows: its own side. */
+export class WorkerState {
+  private readonly orders: Int32Array;
+  private readonly held: Int32Array;
+  private readonly counts: Float64Array;
+
+  constructor(state: SharedState, worker: number) {
+    this.orders = new Int32Array(state.orders);
+    this.held = new Int32Array(state.held, worker * ROW, ROW / 4);
+    this.counts = new Float64Array(state.counts, worker * ROW, ROW / 8);
+  }
+
+  /** Sleeps until the mount is there. @returns its descriptor, or undefined when there will be none. */
+  descriptor(): number | undefined {
+    Atomics.wait(this.orders, DESCRIPTOR, 0);
+    const order = Atomics.load(this.orders, DESCRIPTOR);
+    return order < 0 ? undefined : order - 1;
+  }
+
+  /** A request is being answered. */
+  hold(uniqueLow: number, uniqueHigh: number): void {
+    this.held[UNIQUE_LOW] = uniqueLow;
+    this.held[UNIQUE_HIGH] = uniqueHigh;
+    this.counts[REQUESTS]++;
+  }
+
+  /** It is answered, or wants no answer. The kernel never uses 0. */
+  release(): void {
+    this.held[UNIQUE_LOW] = 0;
+    this.held[UNIQUE_HIGH] = 0;
+  }
+
+  countRead(bytes: number): void {
+    this.counts[READS]++;
+    this.counts[BYTES_READ] += bytes;
+  }
+
+  /** A request was answered with an input/output error. */
+  countError(): void {
+    this.counts[ERRORS]++;
+  }
+
+  /** The mount is gone: the thread ends as it should. */
+  end(): void {
+    this.held[ENDED] = 1;
+  }
+}
+
+/** All rows: the main thread's side. */
+export class Overview {
+  private readonly orders: Int32Array;
+  private readonly held: Int32Array;
+  private readonly counts: Float64Array;
+
+  constructor(state: SharedState) {
+    this.orders = new Int32Array(state.orders);
+    this.held = new Int32Array(state.held);
+    this.counts = new Float64Array(state.counts);
+  }
+
+  /** Lets the workers serve `descriptor`, or end when there is none. */
+  start(descriptor: number | undefined): void {
+    Atomics.store(this.orders, DESCRIPTOR, descriptor === undefined ? -1 : descriptor + 1);
+    Atomics.notify(this.orders, DESCRIPTOR);
+  }
+
+  hasEnded(worker: number): boolean {
+    return this.held[(worker * ROW) / 4 + ENDED] === 1;
+  }
+
+  /** The request that a dead worker held, as low and high half, counted as failed; undefined when it held none. */
+  takeHeld(worker: number): [number, number] | undefined {
+    const at = (worker * ROW) / 4;
+    const [low, high] = [this.held[at + UNIQUE_LOW], this.held[at + UNIQUE_HIGH]];
+    if (low === 0 && high === 0) return undefined;
+    this.held[at + UNIQUE_LOW] = 0;
+    this.held[at + UNIQUE_HIGH] = 0;
+    this.counts[(worker * ROW) / 8 + ERRORS]++;
+    return [low, high];
+  }
+
+  requestsOf(worker: number): number {
+    return this.counts[(worker * ROW) / 8 + REQUESTS];
+  }
+
+  counters(): { requests: number; reads: number; bytesRead: number; errors: number } {
+    const sum = (which: number) => {
+      let total = 0;
+      for (let at = which; at < this.counts.length; at += ROW / 8) total += this.counts[at];
+      return total;
+    };
+    return { requests: sum(REQUESTS), reads: sum(READS), bytesRead: sum(BYTES_READ), errors: sum(ERRORS) };
+  }
+}

@@ -1,0 +1,139 @@
+/** The end of a mount, asked for from outside: by `spindle unmount`. */
+import { spawn } from "node:child_process";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { busy, ImageError, missing, usage } from "../errors.js";
+import { describeHolders, findHolders } from "./holders.js";
+import { listMounts, type Mount, mountAt, ourType, resolveMountpoint } from "./mounts.js";
+import { findRegistration, isRunning, remove, startTimeOf } from "./registry.js";
+import { unmountAt } from "./unmounting.js";
+
+export interface Ended {
+  readonly mountpoint: string;
+  /**
+   * `unmounted`: the server is gone. `cleaned`: it was dead before. `serving`: unmounted lazily, and the server still
+   * has open files to serve.
+   */
+  readonly state: "unmounted" | "cleaned" | "serving";
+  /** The serving process, where it is known. */
+  readonly pid?: number;
+}
+
+/** Milliseconds that the server of a mount without users gets to end. */
+const endPatience = 10_000;
+/** Milliseconds that a server gets after a lazy unmount before open files are taken for the reason that it lives. */
+const lazyPatience = 1000;
+/** Milliseconds between two looks at a process. */
+const lookInterval = 20;
+/** Milliseconds in which a living server answers a stat, unless it is busy beyond measure. */
+const statPatience = 3000;
+
+/**
+ * Unmounts the mount at `path` and waits until its server is gone.
+ * @throws ImageError `busy` naming who holds it, `usage` when it is no mount of ours, `missing` when there is none
+ */
+export async function end(path: string, lazily: boolean): Promise<Ended> {
+  const mountpoint = resolveMountpoint(path);
+  const mount = mountAt(mountpoint);
+  if (!mount) throw missing(`${mountpoint}: nothing is mounted there.`);
+  if (mount.type !== ourType)
+    throw usage(
+      `${mountpoint}: what is mounted there is ${mount.type} of ${mount.source}, not Spindle's. Use umount ${mountpoint}`,
+    );
+  const server = findServer(mount);
+  if (server === "dead" || (server === undefined && (await isStale(mountpoint)))) {
+    await unmountAt(mountpoint, true);
+    const found = findRegistration(mount);
+    if (found && !found.alive) remove(found.path);
+    return { mountpoint, state: "cleaned" };
+  }
+  const { pid } = server ?? {};
+  if ((await unmountAt(mountpoint, lazily)) === "busy") {
+    const holders = describeHolders(findHolders(mount));
+    throw busy(
+      `${mountpoint}: is in use${holders ? `: ${holders}` : ""}. End what uses it and try again, or take it away at once with: spindle unmount --lazy ${mountpoint}`,
+    );
+  }
+  if (await goneWithin(lazily ? lazyPatience : endPatience, mount, server))
+    return { mountpoint, state: "unmounted", pid };
+  if (lazily) return { mountpoint, state: "serving", pid };
+  throw new ImageError(
+    "system",
+    `${mountpoint}: is unmounted, but ${pid ? `process ${pid}` : "the process"} that served it did not end within ${endPatience / 1000} seconds. Its log may tell why.`,
+  );
+}
+
+interface ServerProcess {
+  readonly pid: number;
+  readonly startTime: number;
+}
+
+/** The process that serves `mount`; undefined where nothing tells. */
+function findServer(mount: Mount): ServerProcess | "dead" | undefined {
+  const found = findRegistration(mount);
+  if (found) return found.alive ? found.registration : "dead";
+  return connectionHolder(mount);
+}
+
+/** The process with the other end of the mount's connection, as the fdinfo of newer kernels tells it. */
+function connectionHolder({ device }: Mount): ServerProcess | undefined {
+  const connection = device.split(":")[1];
+  for (const name of entries("/proc")) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    for (const fd of entries(`/proc/${name}/fd`)) {
+      try {
+        if (readlinkSync(`/proc/${name}/fd/${fd}`) !== "/dev/fuse") continue;
+        const info = readFileSync(`/proc/${name}/fdinfo/${fd}`, "utf8");
+        if (/^fuse_connection:\s*([0-9]+)$/m.exec(info)?.[1] !== connection) continue;
+        return { pid: Number(name), startTime: startTimeOf(Number(name)) };
+      } catch {
+        // closed in between, or not ours to see
+      }
+    }
+  }
+  return undefined;
+}
+
+/** Whether the mount's server is dead, found by a stat in a process that may be left stuck without harm. */
+function isStale(mountpoint: string): Promise<boolean> {
+  return new Promise((done) => {
+    let words = "";
+    const child = spawn("stat", ["-c", "%i", "--", mountpoint], {
+      stdio: ["ignore", "ignore", "pipe"],
+      env: { ...process.env, LC_ALL: "C" },
+      cwd: "/",
+    });
+    const finish = (stale: boolean) => {
+      clearTimeout(timer);
+      child.stderr.destroy();
+      child.unref();
+      done(stale);
+    };
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      finish(false);
+    }, statPatience);
+    child.stderr.on("data", (data: Buffer) => {
+      words += data.toString();
+    });
+    child.on("error", () => finish(false));
+    child.on("close", () => finish(/not connected|Socket is not connected|Device not configured/.test(words)));
+  });
+}
+
+async function goneWithin(patience: number, mount: Mount, server: ServerProcess | undefined): Promise<boolean> {
+  const isGone = () =>
+    server ? !isRunning(server.pid, server.startTime) : !listMounts().some(({ device }) => device === mount.device);
+  for (const until = Date.now() + patience; !isGone(); ) {
+    if (Date.now() > until) return false;
+    await new Promise((done) => setTimeout(done, lookInterval));
+  }
+  return true;
+}
+
+function entries(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,142 @@
+import { spawn } from "node:child_process";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import type { Mount } from "./mounts.js";
+import {
+  clean,
+  findRegistration,
+  isRunning,
+  type Registration,
+  register,
+  runtimeFolder,
+  startTimeOf,
+} from "./registry.js";
+
+const linux = process.platform === "linux" ? test.serial : test.serial.skip;
+if (process.platform !== "linux") console.log("Skipped: the registry is tested against /proc.");
+const user = process.getuid?.() ?? 0;
+
+function folder(t: ExecutionContext): string {
+  const path = mkdtempSync(join(tmpdir(), "spindle-registry-"));
+  t.teardown(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+const mine = (device: string): Registration => ({
+  pid: process.pid,
+  startTime: startTimeOf(process.pid),
+  mountpoint: "/m",
+  device,
+  image: "/i",
+  driver: "direct",
+  view: "disk",
+});
+
+const mount = (device: string): Mount => ({
+  id: 1,
+  parent: 0,
+  device,
+  mountpoint: "/m",
+  type: "fuse.spindle",
+  source: "/i",
+  options: [],
+  superOptions: [`user_id=${user}`],
+});
+
+linux("this process runs, but not as one that started at another time", (t) => {
+  const startTime = startTimeOf(process.pid);
+  t.true(startTime > 0);
+  t.true(isRunning(process.pid, startTime));
+  t.false(isRunning(process.pid, startTime + 1));
+  t.is(startTimeOf(2 ** 30), 0);
+});
+
+linux("a process whose name looks like fields of /proc/PID/stat is read all the same", async (t) => {
+  const place = folder(t);
+  const program = join(place, "a) Z 1 2 3");
+  symlinkSync("/bin/sleep", program);
+  const child = spawn(program, ["100"]);
+  t.teardown(() => child.kill());
+  await new Promise((done) => child.once("spawn", done));
+  t.true(startTimeOf(child.pid!) >= startTimeOf(process.pid));
+});
+
+linux("a mount's server is found by its device, the living one before a dead one of the same number", (t) => {
+  const place = runtimeFolder();
+  const device = "999:4242";
+  const paths = [
+    register(place, "test-dead", { ...mine(device), startTime: 2 ** 50 }),
+    register(place, "test-alive", mine(device)),
+  ];
+  t.teardown(() => {
+    for (const path of paths) rmSync(path, { force: true });
+  });
+  t.true(findRegistration(mount(device))?.alive);
+  t.is(findRegistration(mount(device))?.registration.pid, process.pid);
+  rmSync(paths[1]!);
+  t.false(findRegistration(mount(device))?.alive);
+  t.is(findRegistration(mount("999:4243")), undefined);
+  clean(place);
+  t.false(readdirSync(place).includes("test-dead.json"));
+});
+
+linux("files of the registry that are links, too large or no registration are passed over", (t) => {
+  const place = runtimeFolder();
+  const device = "999:4244";
+  const good = join(folder(t), "good.json");
+  writeFileSync(good, JSON.stringify(mine(device)));
+  const names = ["test-link", "test-large", "test-half", "test-words"].map((name) => join(place, `${name}.json`));
+  t.teardown(() => {
+    for (const path of names) rmSync(path, { force: true });
+  });
+  symlinkSync(good, names[0]!);
+  writeFileSync(names[1]!, JSON.stringify({ ...mine(device), image: "x".repeat(100_000) }));
+  writeFileSync(names[2]!, JSON.stringify(mine(device)).slice(0, 40));
+  writeFileSync(names[3]!, JSON.stringify({ ...mine(device), pid: "1; rm" }));
+  t.is(findRegistration(mount(device)), undefined);
+});
+
+linux("old logs of mounts that have ended go, empty ones sooner; those of living mounts and new ones stay", (t) => {
+  const place = folder(t);
+  register(place, "alive", { ...mine("999:1"), log: join(place, "live.log") });
+  const hour = 3600;
+  for (const [name, words, age] of [
+    ["live.log", "", 30 * 24 * hour],
+    ["old.log", "words", 8 * 24 * hour],
+    ["empty.log", "", 2 * hour],
+    ["yesterday.log", "words", 24 * hour],
+    ["starting.log", "", 1],
+  ] as const) {
+    writeFileSync(join(place, name), words);
+    const time = Date.now() / 1000 - age;
+    utimesSync(join(place, name), time, time);
+  }
+  clean(place);
+  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "yesterday.log"]);
+});
+
+linux("a runtime folder that others may write to is not trusted", (t) => {
+  if (user === 0) {
+    t.log("skipped: root's folder is /run/spindle, which this test leaves alone");
+    return t.pass();
+  }
+  const session = process.env.XDG_RUNTIME_DIR;
+  const place = folder(t);
+  mkdirSync(join(place, "spindle"));
+  chmodSync(join(place, "spindle"), 0o777);
+  process.env.XDG_RUNTIME_DIR = place;
+  t.not(runtimeFolder(), join(place, "spindle"));
+  process.env.XDG_RUNTIME_DIR = session;
+  return undefined;
+});

@@ -1,0 +1,118 @@
+/** What `spindle mount` asks for, as plain data: the same for a server in the foreground and one in the background. */
+
+import { existsSync, realpathSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { busy, missing, system, usage } from "../errors.js";
+import { openImage } from "../open.js";
+import { settings } from "../settings.js";
+import type { Driver, MountOptions } from "./driver.js";
+import { liesBeneath, mountAt, ourType } from "./mounts.js";
+import { findRegistration, runtimeFolder } from "./registry.js";
+import { type Mounted, serve } from "./service.js";
+
+export type DriverName = Driver["name"];
+
+export interface MountRequest {
+  /** Absolute. */
+  readonly image: string;
+  readonly parent?: string;
+  readonly view: "disk";
+  /** As resolveMountpoint gives it. */
+  readonly mountpoint: string;
+  readonly driver: DriverName;
+  readonly options: MountOptions;
+  /** Threads; undefined for the usual number. */
+  readonly workers?: number;
+  /** Bytes. */
+  readonly cacheBytes: number;
+  /** Where a server in the background writes its log. */
+  readonly log?: string;
+}
+
+/** The driver to use when none is asked for, and why it isn't the direct one. */
+export function defaultDriver(): { driver: DriverName; reason?: string } {
+  if (process.platform === "linux" && ["x64", "arm64"].includes(process.arch)) return { driver: "direct" };
+  const reason = `the direct driver runs on Linux on x86-64 and arm64, this is ${process.platform} on ${process.arch}`;
+  return { driver: "fuse-native", reason };
+}
+
+/**
+ * Refuses a mount point that can't be used, without touching what is mounted there.
+ * @throws ImageError
+ */
+export function checkMountpoint(mountpoint: string): void {
+  const there = mountAt(mountpoint);
+  if (there?.type === ourType) {
+    const found = findRegistration(there);
+    const by = found?.alive ? ` (${found.registration.image}, served by process ${found.registration.pid})` : "";
+    throw busy(
+      `${mountpoint}: Spindle has mounted an image there already${by}. End that first: spindle unmount ${mountpoint}`,
+    );
+  }
+  try {
+    if (!statSync(mountpoint).isDirectory())
+      throw usage(`${mountpoint}: is not a folder, so nothing can be mounted there. Name an empty folder.`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT")
+      throw missing(`${mountpoint}: no such folder to mount at. Make it first: mkdir ${mountpoint}`);
+    if ((error as NodeJS.ErrnoException).code === "ENOTCONN")
+      throw busy(
+        `${mountpoint}: the server of the mount there has died (${there?.type ?? "unknown type"}). Unmount it first.`,
+      );
+    throw system(`looking at ${mountpoint}`, error);
+  }
+  if (liesBeneath(runtimeFolder(), mountpoint))
+    throw usage(
+      `${mountpoint}: a mount there would hide Spindle's own folder ${runtimeFolder()}. Name another folder.`,
+    );
+}
+
+/** Refuses an image that the mount would hide: reading it could wait for itself. */
+export function checkImagePath(path: string, mountpoint: string): void {
+  const real = existsSync(path) ? realpathSync(path) : path;
+  if (liesBeneath(real, mountpoint))
+    throw usage(
+      `${path}: lies beneath the mount point ${mountpoint}, which would hide it. Mount at a folder that does not hold the image.`,
+    );
+}
+
+/**
+ * Opens the image and serves it until the mount is gone.
+ * @param log takes the lines of the log
+ * @param ready is called when the mount answers
+ */
+export async function serveRequest(
+  request: MountRequest,
+  log: (line: string) => void,
+  ready: (mounted: Mounted) => void,
+  abort?: AbortSignal,
+): Promise<void> {
+  const opened = openImage({ path: request.image, parent: request.parent });
+  try {
+    for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
+    await serve({
+      plan: {
+        mountpoint: request.mountpoint,
+        options: request.options,
+        tree: { module: new URL("../open.js", import.meta.url).href, exported: "buildTree", data: opened.treeData },
+        workers: request.workers ?? availableParallelism() * settings.workersPerProcessor,
+        cacheBytes: request.cacheBytes,
+        chunkSize: opened.chunkSize,
+        log,
+      },
+      driver: await loadDriver(request.driver),
+      image: request.image,
+      view: request.view,
+      log: request.log,
+      ready,
+      abort,
+    });
+  } finally {
+    opened.close();
+  }
+}
+
+async function loadDriver(name: DriverName): Promise<Driver> {
+  if (name === "fuse-native") return (await import("./native.js")).native;
+  return (await import("./direct/index.js")).direct;
+}

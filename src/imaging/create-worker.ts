@@ -1,0 +1,103 @@
+/** Reads, hashes and compresses one job of a new image: see create.ts. */
+import { hash } from "node:crypto";
+import binding from "zstd-napi/binding.js";
+import { readFully } from "../bytes/byte-source.js";
+import { LocalChunkCache } from "../bytes/local-cache.js";
+import { ImageError } from "../errors.js";
+import { ChainDigests } from "../images/spin/chain-digests.js";
+import { ZeroDigests } from "../images/spin/content-root.js";
+import { digestLength, fanOut } from "../images/spin/pages.js";
+import { SpinLayer } from "../images/spin/reader.js";
+import { BatchKind } from "../images/spin/writer.js";
+import { type LayersData, reopenLayers } from "../open.js";
+import { serveJobs } from "./pool.js";
+
+export interface CreateInit {
+  /** The source, or undefined for a stream, whose bytes come in `input`. */
+  readonly source: LayersData | undefined;
+  readonly base: LayersData | undefined;
+  readonly chunkSize: number;
+  readonly level: number;
+  /** Frames are left here, `outputSlot` bytes a slot. */
+  readonly output: SharedArrayBuffer;
+  readonly outputSlot: number;
+  readonly input: SharedArrayBuffer | undefined;
+  readonly inputSlot: number;
+}
+
+export interface CreateJob {
+  readonly slot: number;
+  readonly position: number;
+  readonly length: number;
+}
+
+export interface CreateResult {
+  readonly kinds: Uint8Array;
+  readonly lengths: Uint32Array;
+  readonly digests: Uint8Array;
+}
+
+serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
+  const { chunkSize } = init;
+  const disk = init.source && reopenLayers(init.source, new LocalChunkCache(chunkSize * 4)).disk;
+  const base = init.base && chainDigests(init.base);
+  const compressor = new binding.CCtx();
+  compressor.setParameter(binding.CParameter.compressionLevel, init.level);
+  compressor.setParameter(binding.CParameter.checksumFlag, 1);
+  const zeros = Buffer.alloc(chunkSize);
+  const zeroDigest = new ZeroDigests(chunkSize).chunk;
+  const own = disk && Buffer.allocUnsafe(init.inputSlot);
+
+  return ({ slot, position, length }) => {
+    const input = own
+      ? own.subarray(0, length)
+      : Buffer.from(init.input as SharedArrayBuffer, slot * init.inputSlot, length);
+    if (disk) {
+      const got = readFully(disk, position, input);
+      if (got < length)
+        throw new ImageError(
+          "system",
+          `${disk.name}: ended at byte ${position + got}, but was ${disk.size} bytes long at the start: it shrank while it was read. No image was made; try again when it is at rest.`,
+        );
+    }
+    const count = Math.ceil(length / chunkSize);
+    const kinds = new Uint8Array(count);
+    const lengths = new Uint32Array(count);
+    const digests = new Uint8Array(count * digestLength);
+    let at = slot * init.outputSlot;
+    for (let i = 0; i < count; i++) {
+      const chunk = input.subarray(i * chunkSize, Math.min(length, (i + 1) * chunkSize));
+      const zero = zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0;
+      const digest = !zero
+        ? hash("sha256", chunk, "buffer")
+        : chunk.length === chunkSize
+          ? zeroDigest
+          : ZeroDigests.of(chunk.length);
+      digests.set(digest, i * digestLength);
+      if (base?.same(position / chunkSize + i, digest)) kinds[i] = zero ? BatchKind.sameZero : BatchKind.sameData;
+      else if (zero) kinds[i] = BatchKind.zero;
+      else {
+        kinds[i] = BatchKind.stored;
+        const room = new Uint8Array(init.output, at, (slot + 1) * init.outputSlot - at);
+        lengths[i] = compressor.compress2(room, chunk);
+        at += lengths[i]!;
+      }
+    }
+    return { kinds, lengths, digests };
+  };
+});
+
+/** Compares chunks with those of a base by digest. */
+function chainDigests(data: LayersData) {
+  const layers = reopenLayers(data, new LocalChunkCache(0)).layers.filter((layer) => layer instanceof SpinLayer);
+  const chain = new ChainDigests(layers);
+  const chunks = Math.ceil(chain.size / chain.chunkSize);
+  return {
+    same(chunk: number, digest: Uint8Array): boolean {
+      if (chunk >= chunks) return false;
+      const { digests } = chain.leaf(Math.floor(chunk / fanOut));
+      const at = (chunk % fanOut) * digestLength;
+      return digests.compare(digest, 0, digestLength, at, at + digestLength) === 0;
+    },
+  };
+}

@@ -1,0 +1,282 @@
+/**
+ * Disk → .spin image, full or differential. The main thread hands out stretches of the disk in order, workers read, hash
+ * and compress them side by side, and the main thread writes their results in order. Memory is bounded by the slots that
+ * are in flight; what is a hole isn't read.
+ */
+import { randomBytes } from "node:crypto";
+import { fstatSync } from "node:fs";
+import { dirname, relative, resolve, sep } from "node:path";
+import type { Readable } from "node:stream";
+import { setImmediate } from "node:timers/promises";
+import { LocalChunkCache } from "../bytes/local-cache.js";
+import { ImageError, mismatch, system, usage } from "../errors.js";
+import { ChainDigests } from "../images/spin/chain-digests.js";
+import { fanOut, longestFrame } from "../images/spin/pages.js";
+import { SpinLayer } from "../images/spin/reader.js";
+import { type BaseIdentity, type Batch, SpinWriter, type Written } from "../images/spin/writer.js";
+import type { Disk } from "../layers/disk.js";
+import { type OpenedLayers, openLayers } from "../open.js";
+import { settings } from "../settings.js";
+import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
+import { OutputFile, sameFile, statOf } from "./output-file.js";
+import { WorkerPool } from "./pool.js";
+import { describeSource } from "./source.js";
+
+export interface CreateOptions {
+  /** Path of a file or block device; with `stream` only a name for it. */
+  readonly source: string;
+  /** A disk of unknown length, read to its end. */
+  readonly stream?: Readable;
+  /** The source's format when it isn't to be found by signature, for example `raw`. */
+  readonly sourceFormat?: string;
+  readonly image: string;
+  readonly base?: string;
+  /** Bytes; the base's for a differential, settings.chunkSize otherwise. */
+  readonly chunkSize?: number;
+  /** 1 to 19. */
+  readonly level: number;
+  readonly threads: number;
+  readonly label?: string;
+  readonly comment?: string;
+  readonly force: boolean;
+  /** Written into the image as the tool that made it. */
+  readonly tool: string;
+  /** Told bytes of disk done, and bytes of image written. `total` is undefined for a stream. */
+  progress?(done: number, total: number | undefined, written: number): void;
+}
+
+export interface Created extends Written {
+  readonly id: Buffer;
+  readonly chunkSize: number;
+}
+
+interface ZeroPiece {
+  readonly zeroLeaves: number;
+  readonly same: boolean;
+}
+
+/** What is written next, in disk order. */
+type Piece = { readonly slot: number; readonly length: number; readonly result: Promise<CreateResult> } | ZeroPiece;
+
+/** Whole leaves of zeros that are written between two looks at the clock. */
+const zeroLeavesAtOnce = 4096;
+
+/** @throws ImageError; nothing is left behind then, and an image that was there before is untouched. */
+export async function createImage(options: CreateOptions): Promise<Created> {
+  const base = options.base === undefined ? undefined : openBase(options.base);
+  let source: OpenedLayers | undefined;
+  let output: OutputFile | undefined;
+  let pool: WorkerPool<CreateJob, CreateResult> | undefined;
+  try {
+    const chunkSize = chunkSizeOf(options, base?.layers);
+    source = options.stream
+      ? undefined
+      : openLayers({ path: options.source, format: options.sourceFormat }, new LocalChunkCache(0));
+    const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
+    if (source) refuseOwnImage(options.image, source, "the source");
+    if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
+    const sizes = source?.data.files.map(({ fd }) => fstatSync(fd).size);
+    output = new OutputFile(options.image, options.force);
+    const id = randomBytes(16);
+    const writer = new SpinWriter((bytes) => output!.write(bytes), id, chunkSize, base?.identity);
+    const slots = options.threads * 2 + 1;
+    const jobSize = Math.max(settings.jobSize, chunkSize);
+    const outputSlot = (jobSize / chunkSize) * longestFrame(chunkSize);
+    const init: CreateInit = {
+      source: source?.data,
+      base: base?.opened.data,
+      chunkSize,
+      level: options.level,
+      output: new SharedArrayBuffer(slots * outputSlot),
+      outputSlot,
+      input: options.stream ? new SharedArrayBuffer(slots * jobSize) : undefined,
+      inputSlot: jobSize,
+    };
+    pool = new WorkerPool(new URL("./create-worker.js", import.meta.url), init, options.threads);
+
+    const free = Array.from({ length: slots }, (_, slot) => slot);
+    const pieces: Piece[] = [];
+    let done = 0;
+    const writeNext = async () => {
+      const piece = pieces.shift()!;
+      if ("zeroLeaves" in piece) {
+        writer.appendZeroLeaves(piece.zeroLeaves, piece.same);
+        await setImmediate(); // signals and the progress bar want their turn
+        done += piece.zeroLeaves * fanOut * chunkSize;
+      } else {
+        const result = await piece.result;
+        writer.append({ ...result, ...batchOf(piece, init) });
+        free.push(piece.slot);
+        done += piece.length;
+      }
+      options.progress?.(done, source?.disk.size, output!.size);
+    };
+    const submit = async (position: number, length: number, fill?: (slot: number) => void) => {
+      const slot = free.pop()!;
+      fill?.(slot);
+      pieces.push({ slot, length, result: pool!.run({ slot, position, length }) });
+      while (free.length === 0) await writeNext();
+    };
+
+    if (source) await readDisk(source.disk, base?.chain, init, pieces, submit, writeNext);
+    else await readStream(options.stream!, init, submit);
+    while (pieces.length > 0) await writeNext();
+
+    const imageFolder = dirname(resolve(options.image));
+    const written = writer.finish({
+      ...spec,
+      created: new Date().toISOString(),
+      tool: options.tool,
+      ...(options.label === undefined ? {} : { label: options.label }),
+      ...(options.comment === undefined ? {} : { comment: options.comment }),
+      level: options.level,
+      ...(options.base === undefined
+        ? {}
+        : { base: { path: relative(imageFolder, resolve(options.base)).split(sep).join("/") } }),
+    });
+    refuseShrunken(source, sizes);
+    await output.commit();
+    return { ...written, id, chunkSize };
+  } finally {
+    await pool?.close();
+    output?.abandon();
+    source?.close();
+    base?.opened.close();
+  }
+}
+
+function batchOf(piece: { slot: number; length: number }, init: CreateInit): Omit<Batch, keyof CreateResult> {
+  return {
+    count: Math.ceil(piece.length / init.chunkSize),
+    length: piece.length,
+    frames: new Uint8Array(init.output, piece.slot * init.outputSlot, init.outputSlot),
+  };
+}
+
+type Submit = (position: number, length: number, fill?: (slot: number) => void) => Promise<void>;
+
+/** Hands out the disk in jobs, and whole leaves that are holes at once. */
+async function readDisk(
+  disk: Disk,
+  base: ChainDigests | undefined,
+  init: CreateInit,
+  pieces: Piece[],
+  submit: Submit,
+  writeNext: () => Promise<void>,
+): Promise<void> {
+  const leaf = fanOut * init.chunkSize;
+  for (let position = 0; position < disk.size; ) {
+    if (position % leaf === 0) {
+      const leaves = Math.min(holeLeaves(disk, position, leaf), zeroLeavesAtOnce);
+      if (leaves > 0) {
+        const piece = zeroPiece(base, position / leaf, leaves);
+        pieces.push(piece);
+        position += piece.zeroLeaves * leaf;
+        while (pieces.length > init.output.byteLength / init.outputSlot) await writeNext();
+        continue;
+      }
+    }
+    const length = Math.min(init.inputSlot, disk.size - position);
+    await submit(position, length);
+    position += length;
+  }
+}
+
+/** How many whole leaves from `position` on are a hole of the source. */
+function holeLeaves(disk: Disk, position: number, leaf: number): number {
+  let end = position;
+  while (end < disk.size && end - position < leaf * zeroLeavesAtOnce) {
+    const extent = disk.extentAt(end);
+    if (!extent.hole) break;
+    end += extent.length;
+  }
+  return Math.floor((end - position) / leaf);
+}
+
+/** As many of `leaves` leaves of zeros as are alike: all of them the base's own zeros, or all of them news to it. */
+function zeroPiece(base: ChainDigests | undefined, first: number, leaves: number): ZeroPiece {
+  if (!base) return { zeroLeaves: leaves, same: false };
+  const same = base.wholeZeroLeaf(first);
+  let count = 1;
+  while (count < leaves && base.wholeZeroLeaf(first + count) === same) count++;
+  return { zeroLeaves: count, same };
+}
+
+async function readStream(stream: Readable, init: CreateInit, submit: Submit): Promise<void> {
+  const slot = Buffer.alloc(init.inputSlot);
+  let filled = 0;
+  let position = 0;
+  const flush = async () => {
+    await submit(position, filled, (number) =>
+      slot.copy(Buffer.from(init.input as SharedArrayBuffer, number * init.inputSlot, filled), 0, 0, filled),
+    );
+    position += filled;
+    filled = 0;
+  };
+  try {
+    for await (const part of stream as AsyncIterable<Buffer>) {
+      for (let at = 0; at < part.length; ) {
+        const count = part.copy(slot, filled, at);
+        at += count;
+        filled += count;
+        if (filled === slot.length) await flush();
+      }
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException; // what lacks one is no failure of the stream
+    throw error instanceof ImageError || code === undefined
+      ? error
+      : system(`reading the stream after byte ${position + filled}`, error);
+  }
+  if (filled > 0) await flush();
+}
+
+function openBase(path: string) {
+  const opened = openLayers({ path }, new LocalChunkCache(0));
+  const layers = opened.layers.filter((layer) => layer instanceof SpinLayer);
+  const top = layers[0];
+  if (layers.length !== opened.layers.length || !top) {
+    opened.close();
+    throw usage(`${path}: can't be a base, since it is not a .spin image (${opened.layers[0]!.format}).`);
+  }
+  const { id, contentRoot, size } = top.trailer;
+  const identity: BaseIdentity = { id, contentRoot, size };
+  try {
+    return { opened, layers, identity, chain: new ChainDigests(layers) };
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
+}
+
+function chunkSizeOf(options: CreateOptions, base: readonly SpinLayer[] | undefined): number {
+  const own = base?.[0]?.chunkSize;
+  if (own !== undefined && options.chunkSize !== undefined && options.chunkSize !== own)
+    throw mismatch(
+      `${options.base}: has chunks of ${own} bytes, and a differential has its base's; leave --chunk out or pass ${own}.`,
+    );
+  const chunkSize = own ?? options.chunkSize ?? settings.chunkSize;
+  const { smallestChunk, largestChunk } = settings;
+  if (chunkSize < smallestChunk || chunkSize > largestChunk || (chunkSize & (chunkSize - 1)) !== 0)
+    throw usage(`--chunk ${chunkSize}: must be a power of two from ${smallestChunk} to ${largestChunk} bytes.`);
+  return chunkSize;
+}
+
+/** An image that replaces what it is made from, or builds on, would be lost with it. */
+function refuseOwnImage(image: string, opened: OpenedLayers, what: string): void {
+  const there = statOf(image);
+  if (there && opened.data.files.some(({ fd }) => sameFile(fstatSync(fd), there)))
+    throw usage(`${image}: is ${what} itself; choose another name for the image.`);
+}
+
+/** A source that was cut while it was read: what was beyond the cut may have been taken for a hole. */
+function refuseShrunken(source: OpenedLayers | undefined, sizes: readonly number[] | undefined): void {
+  for (const [i, { path, fd }] of (source?.data.files ?? []).entries()) {
+    const size = fstatSync(fd).size;
+    if (size < sizes![i]!)
+      throw new ImageError(
+        "system",
+        `${path}: was ${sizes![i]} bytes long at the start and is ${size} now: it shrank while it was read. No image was made; try again when it is at rest.`,
+      );
+  }
+}

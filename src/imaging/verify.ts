@@ -1,0 +1,84 @@
+/** Checks every chunk of a chain against its digest, on all processors, and the digests against the content root. */
+import { ChainDigests } from "../images/spin/chain-digests.js";
+import { SpinLayer } from "../images/spin/reader.js";
+import type { Damage, PieceReport } from "../layers/layer.js";
+import type { OpenedLayers } from "../open.js";
+import { WorkerPool } from "./pool.js";
+import type { VerifyJob } from "./verify-worker.js";
+
+export interface LayerVerdict {
+  readonly file: string;
+  readonly format: string;
+  /** Whether this format has checksums at all; without them nothing could be checked. */
+  readonly checked: boolean;
+  readonly chunks: number;
+  readonly bytes: number;
+  readonly damages: readonly Damage[];
+}
+
+export interface Verdict {
+  readonly layers: readonly LayerVerdict[];
+  /** Whether all digests give the content root that the newest layer tells; undefined where there is none. */
+  readonly contentRoot: boolean | undefined;
+}
+
+/** Jobs of one layer: an image that tells an absurd size must not take memory for as many. */
+const mostJobs = 65536;
+
+/** `progress` is told pieces done, of how many. A damaged chunk is reported and the rest is still checked. */
+export async function verifyLayers(
+  opened: OpenedLayers,
+  threads: number,
+  progress: (done: number, total: number) => void = () => {},
+): Promise<Verdict> {
+  const pool = new WorkerPool<VerifyJob, PieceReport>(
+    new URL("./verify-worker.js", import.meta.url),
+    opened.data,
+    threads,
+  );
+  try {
+    const total = opened.layers.reduce((sum, layer) => sum + (layer.integrity?.pieces ?? 0), 0);
+    let done = 0;
+    const layers: LayerVerdict[] = [];
+    for (const [number, layer] of opened.layers.entries()) {
+      const pieces = layer.integrity?.pieces ?? 0;
+      // A job is many pieces of a huge disk, since most of them may be empty, and one of a small disk.
+      const length = Math.max(1, Math.min(256, Math.floor(pieces / (threads * 64))), Math.ceil(pieces / mostJobs));
+      const jobs: Promise<PieceReport>[] = [];
+      for (let from = 0; from < pieces; from += length) {
+        const to = Math.min(from + length, pieces);
+        const job = pool.run({ layer: number, from, to });
+        jobs.push(job);
+        job.then(
+          () => {
+            done += to - from;
+            progress(done, total);
+          },
+          () => {},
+        );
+      }
+      const reports = await Promise.all(jobs);
+      layers.push({
+        file: layer.name,
+        format: layer.format,
+        checked: layer.integrity !== undefined,
+        chunks: reports.reduce((sum, report) => sum + report.chunks, 0),
+        bytes: reports.reduce((sum, report) => sum + report.bytes, 0),
+        damages: reports.flatMap((report) => report.damages),
+      });
+    }
+    return { layers, contentRoot: contentRootHolds(opened) };
+  } finally {
+    await pool.close();
+  }
+}
+
+function contentRootHolds(opened: OpenedLayers): boolean | undefined {
+  const layers = opened.layers.filter((layer) => layer instanceof SpinLayer);
+  if (layers.length === 0 || layers.length !== opened.layers.length) return undefined;
+  try {
+    return new ChainDigests(layers).contentRoot().equals(layers[0]!.trailer.contentRoot);
+  } catch {
+    return false; // a digest page is damaged, which the pieces have reported
+  }
+}
