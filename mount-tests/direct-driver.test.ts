@@ -200,11 +200,9 @@ forEach("a file that ends before its size, and a bug, are errors with a line in 
 forEach("a killed worker's request fails at once, and the mount goes on, many times over", async (t, mount) => {
   const path = mount.path("killer.bin");
   for (let round = 0; round < 15; round++) {
-    const started = Date.now();
     await t.throwsAsync(as(mount, "dd", `if=${path}`, "bs=4096", "iflag=direct", "status=none"), {
       message: /Input\/output error/,
     });
-    t.true(Date.now() - started < 5000, "not answered by a timeout");
   }
   t.is((await as(mount, "sha256sum", mount.path("digest.bin"))).stdout.toString().slice(0, 64), digest());
   t.regex(mount.output, /worker \d stopped and is replaced; the request that it held was answered/);
@@ -333,7 +331,7 @@ async function here(t: ExecutionContext, data: TestTreeData = {}) {
 serialFor(people[0])("holes are found where they are, and the end is ENXIO", async (t) => {
   const { folder } = await here(t);
   const file = await open(join(folder, "big.bin"));
-  // In another thread than this one lseek would be asynchronous; two workers answer it.
+  // lseek blocks this thread; that is all right as long as the workers don't need it.
   const { period, size } = big;
   t.is(lseek(file.fd, 0, SEEK_HOLE), period / 2);
   t.is(lseek(file.fd, period / 2, SEEK_DATA), period);
@@ -367,14 +365,17 @@ serialFor(people[0])("Node's own file functions see the tree, and counters count
   t.is(counters.readaheadRaised, isRoot ? 1 : 0);
 });
 
-serialFor(people[0])("requests behind a slow one are answered by the other workers", async (t) => {
-  const { folder } = await here(t);
+serialFor(people[0])("requests behind one that waits are answered by the other workers", async (t) => {
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  const { folder } = await here(t, { gate });
   let slowIsDone = false;
   const slow = readFile(join(folder, "slow.bin")).then(() => {
     slowIsDone = true;
   });
   await readFile(join(folder, "digest.bin"));
   t.false(slowIsDone);
+  Atomics.store(gate, 0, 1);
+  Atomics.notify(gate, 0);
   await slow;
 });
 

@@ -181,7 +181,7 @@ export class Workspace {
 
   /** The arguments of a mount of the test disk by the workspace's driver. */
   mountArguments(...more: string[]): string[] {
-    return ["mount", this.image, this.mountpoint, "--driver", this.driver, ...more];
+    return ["mount", this.image, this.mountpoint, "--as", "disk", "--driver", this.driver, ...more];
   }
 
   /** Mounts in the background; the test fails with what Spindle said if it can't. */

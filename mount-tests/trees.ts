@@ -26,6 +26,8 @@ export interface TestTreeData {
   /** How often the tree was built, shared by all threads; each building after `mostBuilds` ends its thread. */
   readonly builds?: Int32Array;
   readonly mostBuilds?: number;
+  /** Shared by all threads: reads of `slow.bin` wait while it is 0. */
+  readonly gate?: Int32Array;
   /** The tree has no extended attributes at all. */
   readonly noAttributes?: boolean;
 }
@@ -153,14 +155,7 @@ const nodes: Record<FileId, Node> = {
       throw new TypeError("a bug in the tree");
     },
   },
-  12: {
-    kind: "file",
-    size: 4096,
-    read(_position, target) {
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
-      return target.length;
-    },
-  },
+  12: computed(4096),
   13: {
     kind: "file",
     size: 4096,
@@ -184,7 +179,7 @@ class TestTree implements FileSystem {
   };
   extendedAttributes?: (file: FileId) => ReadonlyMap<string, Uint8Array>;
 
-  constructor(data: TestTreeData) {
+  constructor(private readonly data: TestTreeData) {
     if (!data.noAttributes)
       this.extendedAttributes = (file) =>
         new Map(
@@ -238,6 +233,7 @@ class TestTree implements FileSystem {
     const node = this.node(file);
     const rest = node.size - position;
     if (rest <= 0 || !node.read) return 0;
+    if (file === 12 && this.data.gate) Atomics.wait(this.data.gate, 0, 0);
     return node.read(position, target.length > rest ? target.subarray(0, rest) : target);
   }
 

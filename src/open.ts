@@ -1,52 +1,20 @@
 /**
- * The assembly line: path → layers → disk → volumes → view. Only this file knows that more than one stage exists.
- *
- * Files are opened once, by the main thread. A worker builds the same tree from the descriptors (`OpenedImage.treeData`),
- * never from paths: after mounting, a path may lead into the mount itself.
+ * The assembly line: path → layers → disk → volumes → filesystems → view. Only this file, with chain.ts for its first
+ * half, knows that more than one stage exists.
  */
-import { existsSync, readdirSync } from "node:fs";
-import { basename, dirname, resolve } from "node:path";
-import type { ByteSource } from "./bytes/byte-source.js";
-import type { ChunkCache } from "./bytes/chunk-cache.js";
-import { FileSource } from "./bytes/file.js";
+import { type ByteSource, type Extent, Slice } from "./bytes/byte-source.js";
+import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
+import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenLayers } from "./chain.js";
+import { ImageError, missing, unsupported, usage } from "./errors.js";
 import type { FileSystem } from "./filesystems/filesystem.js";
-import type { Format } from "./format.js";
-import { images } from "./images/index.js";
-import { raw } from "./images/raw.js";
-import { type Disk, LayeredDisk } from "./layers/disk.js";
-import type { Layer } from "./layers/layer.js";
+import { filesystems } from "./filesystems/index.js";
+import type { Disk } from "./layers/disk.js";
 import { settings } from "./settings.js";
 import { diskView } from "./view/disk-view.js";
+import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
-import type { VolumeTable } from "./volumes/volume.js";
-
-/** What to open and how to show it. Plain data. */
-export interface ImageSpec {
-  readonly path: string;
-  /** Where a parent is that isn't where it is recorded: taken for the layer of the chain that it is the parent of. */
-  readonly parent?: string;
-  /** The format, when it isn't to be found by signature: a name of images/index.ts, for example `raw`. */
-  readonly format?: string;
-}
-
-/** An image and its parents, open. */
-export interface OpenedLayers {
-  /** Newest first. */
-  readonly layers: readonly Layer[];
-  readonly disk: Disk;
-  /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
-  readonly chunkSize: number;
-  /** What another thread needs to build the same from the open descriptors: structured-cloneable. */
-  readonly data: LayersData;
-  close(): void;
-}
-
-export interface LayersData {
-  readonly spec: ImageSpec;
-  readonly files: readonly { readonly path: string; readonly fd: number }[];
-}
+import type { Volume, VolumeTable } from "./volumes/volume.js";
 
 export interface OpenedImage extends OpenedLayers {
   readonly table: VolumeTable;
@@ -54,211 +22,157 @@ export interface OpenedImage extends OpenedLayers {
   readonly treeData: TreeData;
 }
 
+/** A place where a filesystem may be: a partition, or the whole disk where there are none. */
+export interface FoundVolume {
+  /** Its folder in the files view: `p1`, or `disk` for a disk without partitions. */
+  readonly name: string;
+  readonly volume: Volume | undefined;
+  /** The filesystem, where it could be opened. */
+  readonly tree: FileSystem | undefined;
+  /** Why a filesystem that is there could not be opened. */
+  readonly problem: ImageError | undefined;
+}
+
+/** An image with its filesystems. */
+export interface OpenedFiles extends OpenedImage {
+  readonly found: readonly FoundVolume[];
+  /** The filesystem's own tree when it is the only one or was named; otherwise a folder for each. */
+  readonly tree: FileSystem;
+}
+
 interface TreeData {
   readonly layers: LayersData;
   readonly created: { readonly seconds: number; readonly nanoseconds: number };
 }
 
-/** The files of an image, each opened once. */
-class OpenFiles {
-  private readonly sources = new Map<string, FileSource>();
-
-  /** Files to find by path; `sealed` when no other may be opened. */
-  constructor(
-    known: LayersData["files"] = [],
-    private readonly sealed = false,
-  ) {
-    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
-  }
-
-  has(path: string): boolean {
-    return this.sources.has(path) || (!this.sealed && existsSync(path));
-  }
-
-  open(path: string): FileSource {
-    let source = this.sources.get(path);
-    if (!source) {
-      if (this.sealed) throw missing(`${path}: was not open when the image was`);
-      source = FileSource.open(path);
-      this.sources.set(path, source);
-    }
-    return source;
-  }
-
-  /** Closes what was opened since there were `count` files. */
-  closeFrom(count: number): void {
-    for (const [path, source] of [...this.sources].slice(count)) {
-      source.close();
-      this.sources.delete(path);
-    }
-  }
-
-  get count(): number {
-    return this.sources.size;
-  }
-
-  get table(): LayersData["files"] {
-    return [...this.sources].map(([path, { fd }]) => ({ path, fd }));
-  }
+/** Opens an image with its parents and its partition table. */
+export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
+  return openTree(spec, cache, (image) => image);
 }
 
 /**
- * Opens an image and all its parents.
- * @throws ImageError: `missing` or `mismatch` for a parent that isn't there or is another, naming both files.
+ * Opens an image and the filesystems in it.
+ * @throws ImageError when there is none that can be read, or none that `spec.volume` names: the message lists what is there
  */
-export function openLayers(
+export function openFiles(spec: ImageSpec, cache?: ChunkCache): OpenedFiles {
+  return openTree({ ...spec, view: "files" }, cache, (image, measured) => {
+    const found = findFileSystems(image, image.table, measured);
+    const tree = filesView(chosen(spec, found), image.treeData.created);
+    return { ...image, found, tree, chunkSize: measured.largest };
+  });
+}
+
+function openTree<Opened extends OpenedImage>(
   spec: ImageSpec,
-  cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
-): OpenedLayers {
-  const files = new OpenFiles();
-  try {
-    if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
-      throw missing(`--parent ${spec.parent}: there is no such file.`);
-    const layers = openChain(spec, files, cache);
-    const absolute = { ...spec, path: resolve(spec.path), parent: spec.parent && resolve(spec.parent) };
-    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
-  } catch (error) {
-    files.closeFrom(0);
-    throw error;
-  }
-}
-
-/** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
-export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
-}
-
-function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
-  const chunkSize = Math.max(0, ...layers.map((layer) => layer.chunkSize ?? 0));
-  return { layers, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
-}
-
-/** Opens an image with its parents and its partition table. */
-export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
-  const opened = openLayers(spec, cache);
+  cache: ChunkCache | undefined,
+  complete: (image: OpenedImage, measured: MeasuredCache) => Opened,
+): Opened {
+  const measured = new MeasuredCache(cache ?? new LocalChunkCache(settings.cacheBytes));
+  const opened = openLayers(spec, measured);
   try {
     const table = volumesOf(opened);
-    const seconds = Math.floor(Date.now() / 1000);
-    return { ...opened, table, treeData: { layers: opened.data, created: { seconds, nanoseconds: 0 } } };
+    const created = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
+    return complete({ ...opened, table, treeData: { layers: opened.data, created } }, measured);
   } catch (error) {
     opened.close();
     throw error;
   }
 }
 
+/** A cache that remembers the largest chunk it was asked to keep. */
+class MeasuredCache implements ChunkCache {
+  largest = 0;
+
+  constructor(private readonly inner: ChunkCache) {}
+
+  source(packed: PackedChunks): ByteSource {
+    this.largest = Math.max(this.largest, packed.chunkSize);
+    return this.inner.source(packed);
+  }
+}
+
+/** Looks for a filesystem in each partition; on a disk without partitions on the whole disk. */
+function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkCache): FoundVolume[] {
+  const { disk } = opened;
+  const places =
+    table.volumes.length > 0
+      ? table.volumes.map((volume) => ({ name: `p${volume.number}`, volume }))
+      : [{ name: "disk", volume: undefined }];
+  return places.map(({ name, volume }) => {
+    const source = volume
+      ? new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size)
+      : disk;
+    let tree: FileSystem | undefined;
+    let problem: ImageError | undefined;
+    try {
+      const format = filesystems.find((one) => one.recognises(source));
+      tree = format?.open(source, { path: source.name, cache, companion: noCompanion });
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      problem = error;
+    }
+    return { name, volume, tree, problem };
+  });
+}
+
+/** A partition's bytes. */
+class VolumeSource extends Slice {
+  constructor(
+    name: string,
+    private readonly disk: Disk,
+    private readonly start: number,
+    size: number,
+  ) {
+    super(name, disk, start, size);
+  }
+
+  extentAt(position: number): Extent {
+    const { hole, length } = this.disk.extentAt(this.start + position);
+    return { hole, length: Math.min(length, this.size - position) };
+  }
+}
+
+function noCompanion(path: string): never {
+  throw missing(`${path}: a filesystem has no other files`);
+}
+
+/** The filesystems that the view shows: all that could be opened, or the one that is named. */
+function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string; tree: FileSystem }[] {
+  const { volume, path } = spec;
+  const named =
+    volume === undefined
+      ? found
+      : found.filter(
+          ({ name, tree, volume: at }) => name === volume || `${at?.number}` === volume || tree?.label === volume,
+        );
+  const readable = named.flatMap(({ name, tree }) => (tree ? [{ name, tree }] : []));
+  if (volume !== undefined && readable.length > 1)
+    throw usage(
+      `${path}: ${readable.length} filesystems are called ${volume} (${readable.map(({ name }) => name).join(", ")}); name one by its number.`,
+    );
+  if (readable.length > 0) return readable;
+  const problem = named.find((one) => one.problem)?.problem;
+  if (problem) throw problem;
+  const list = found.map(
+    (one) => `${one.name}${one.tree ? ` (${one.tree.type}${one.tree.label && ` "${one.tree.label}"`})` : ""}`,
+  );
+  if (volume !== undefined && named.length === 0)
+    throw usage(`${path}: has no volume ${volume}. It has ${list.join(", ")}.`);
+  throw unsupported(
+    `${path}: holds no filesystem that Spindle reads${volume === undefined ? "" : ` in ${volume}`}. Mount it with --as disk to get at its bytes.`,
+  );
+}
+
 /** The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts). */
 export function buildTree(data: unknown, cache: ChunkCache): FileSystem {
   const { layers, created } = data as TreeData;
   const opened = reopenLayers(layers, cache);
-  return diskView(opened.disk, volumesOf(opened), { created });
+  const table = volumesOf(opened);
+  if (layers.spec.view !== "files") return diskView(opened.disk, table, { created });
+  return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
 }
 
 function volumesOf(opened: OpenedLayers): VolumeTable {
   const sectorSize = opened.layers[0]!.facts.logicalSectorSize;
   return readVolumes(opened.disk, typeof sectorSize === "number" ? sectorSize : undefined);
-}
-
-function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
-  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache)];
-  const seen = new Set([files.open(layers[0]!.name).identity]);
-  let given = spec.parent === undefined ? undefined : resolve(spec.parent);
-  for (let layer = layers[0]!; layer.parent; layer = layers.at(-1)!) {
-    if (layers.length >= settings.deepestChain)
-      throw corrupt(`${layer.name}: is layer ${layers.length} of a chain; so many are taken for a loop.`);
-    const parent = openParent(layer, given, files, cache);
-    const { identity } = files.open(parent.name);
-    if (seen.has(identity))
-      throw corrupt(`${layer.name}: has ${parent.name} as its base, which is above it in the chain already: a loop.`);
-    seen.add(identity);
-    if (parent.name === given) given = undefined;
-    layers.push(parent);
-  }
-  if (given !== undefined && layers.length === 1)
-    throw usage(`${spec.path}: is a whole image without parent; leave --parent out.`);
-  if (given !== undefined)
-    throw mismatch(
-      `--parent ${spec.parent}: is not the base of any layer of ${spec.path}, whose bases were all found without it; leave it out.`,
-    );
-  return layers;
-}
-
-function formatNamed(name: string | undefined): Format<Layer> | undefined {
-  if (name === undefined) return undefined;
-  const format = images.find((one) => one.name === name);
-  if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
-  return format;
-}
-
-function openLayer(path: string, format: Format<Layer> | undefined, files: OpenFiles, cache: ChunkCache): Layer {
-  const source = files.open(path);
-  const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
-  return used.open(source, {
-    path,
-    cache,
-    companion(name): ByteSource {
-      const companion = resolve(dirname(path), name);
-      if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
-      return files.open(companion);
-    },
-  });
-}
-
-/** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
-function openParent(child: Layer, given: string | undefined, files: OpenFiles, cache: ChunkCache): Layer {
-  const reference = child.parent!;
-  const folder = dirname(child.name);
-  const recorded = reference.paths.map((path) => resolve(folder, path));
-  const candidates = given === undefined ? recorded : [given, ...recorded];
-  let refusal: unknown;
-  for (const path of candidates) {
-    if (!files.has(path)) continue;
-    const before = files.count;
-    try {
-      const parent = openLayer(path, undefined, files, cache);
-      reference.check(parent);
-      return parent;
-    } catch (error) {
-      files.closeFrom(before);
-      if (!(error instanceof ImageError)) throw error;
-      refusal ??= new ImageError(
-        error.code,
-        error.message.startsWith(child.name)
-          ? error.message
-          : `${child.name}: its base can't be used. ${error.message}`,
-        { cause: error },
-      );
-    }
-  }
-  const found = findMoved(child, files);
-  const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
-  if (refusal instanceof ImageError) throw new ImageError(refusal.code, refusal.message + hint, { cause: refusal });
-  const places = [...new Set(candidates)].join(" or ");
-  throw missing(
-    `${child.name}: its base ${reference.description} was not found at ${places}.${hint || " Put it there, or pass --parent PATH."}`,
-  );
-}
-
-/** A file in the child's folder that is the recorded parent under another name. */
-function findMoved(child: Layer, files: OpenFiles): string | undefined {
-  const folder = dirname(child.name);
-  let names: string[];
-  try {
-    names = readdirSync(folder).slice(0, settings.filesSearchedForParent);
-  } catch {
-    return undefined; // a folder that can't be listed holds no hint
-  }
-  for (const name of names) {
-    const path = resolve(folder, name);
-    if (name === basename(child.name)) continue;
-    const before = files.count;
-    try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0)));
-      return path;
-    } catch {
-      // not this one
-    } finally {
-      files.closeFrom(before);
-    }
-  }
-  return undefined;
 }

@@ -70,6 +70,9 @@ export function summarise(section: Section): Summary[] {
 
 const number = (value: number) => (value >= 100 ? Math.round(value).toString() : value.toFixed(value >= 10 ? 1 : 2));
 
+/** Near 1 a third digit tells which side of it. */
+const ratio = (value: number) => value.toFixed(value > 0.95 && value < 1.05 ? 3 : 2);
+
 const aim = ({ better, target }: Row) => (target === undefined ? "" : `${better === "higher" ? ">=" : "<="} ${target}`);
 
 export function table(report: Report): string {
@@ -83,18 +86,19 @@ export function table(report: Report): string {
   ];
   for (const section of report.sections) {
     const others = section.contenders.filter((name) => name in (section.summary[0]?.ratios ?? {}));
-    const head = ["", "unit", ...section.contenders, ...others.map((name) => `${name} : ${section.reference}`), "aim"];
+    const head = ["", "unit", ...section.contenders, ...others.map((name) => `ratio ${name}`), "aim"];
     const body = section.rows.map((row, index) => {
       const { medians, ratios } = section.summary[index]!;
       const values = section.contenders.map((name) => number(medians[name]!));
-      return [row.name, row.unit, ...values, ...others.map((name) => `${ratios[name]!.toFixed(2)}`), aim(row)];
+      return [row.name, row.unit, ...values, ...others.map((name) => ratio(ratios[name]!)), aim(row)];
     });
     const widths = head.map((_, column) => Math.max(...[head, ...body].map((cells) => cells[column]!.length)));
     const print = (cells: string[]) =>
       cells
         .map((cell, column) => (column < 2 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
         .join("  ");
-    lines.push("", section.title, section.method, "", print(head).trimEnd());
+    const ratios = `Ratios are to ${section.reference}.`;
+    lines.push("", section.title, `${section.method} ${ratios}`, "", print(head).trimEnd());
     for (const cells of body) lines.push(print(cells).trimEnd());
   }
   return lines.join("\n");

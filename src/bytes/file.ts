@@ -53,7 +53,7 @@ export class FileSource implements ByteSource {
     const rest = this.size - position;
     if (rest <= 0) return 0;
     try {
-      return readSync(this.fd, target, 0, target.length < rest ? target.length : rest, position);
+      return readSync(this.fd, target, 0, Math.min(target.length, rest), position);
     } catch (error) {
       throw system(`${this.name}: reading at byte ${position}`, error);
     }

@@ -64,22 +64,31 @@ class LocalSource implements ByteSource {
   }
 
   read(position: number, target: Uint8Array): number {
-    const chunkSize = this.packed.chunkSize;
     const length = Math.min(target.length, this.size - position);
     if (length <= 0) return 0;
-    for (let filled = 0; filled < length; ) {
-      const chunk = Math.floor((position + filled) / chunkSize);
-      const within = position + filled - chunk * chunkSize;
-      const chunkLength = Math.min(chunkSize, this.size - chunk * chunkSize);
-      const count = Math.min(chunkLength - within, length - filled);
-      const kept = this.cache.get(this.firstKey + chunk);
-      if (kept !== undefined) target.set(count === kept.length ? kept : kept.subarray(within, within + count), filled);
-      // Whoever reads a whole chunk has it then: keeping it too would cost a copy and push out what is read in parts.
-      else if (count === chunkLength) this.packed.unpack(chunk, target.subarray(filled, filled + count));
-      else target.set(this.unpacked(chunk, chunkLength).subarray(within, within + count), filled);
-      filled += count;
+    let filled = 0;
+    try {
+      while (filled < length) filled += this.readChunk(position + filled, target, filled, length - filled);
+    } catch (error) {
+      // What lies before a damaged chunk is given; the next read begins at the damage, and throws.
+      if (filled === 0) throw error;
     }
-    return length;
+    return filled;
+  }
+
+  /** Reads at most to the end of the chunk at `position`, into `target` at `filled`. */
+  private readChunk(position: number, target: Uint8Array, filled: number, most: number): number {
+    const { chunkSize } = this.packed;
+    const chunk = Math.floor(position / chunkSize);
+    const within = position - chunk * chunkSize;
+    const chunkLength = Math.min(chunkSize, this.size - chunk * chunkSize);
+    const count = Math.min(chunkLength - within, most);
+    const kept = this.cache.get(this.firstKey + chunk);
+    if (kept !== undefined) target.set(count === kept.length ? kept : kept.subarray(within, within + count), filled);
+    // Whoever reads a whole chunk has it then: keeping it too would cost a copy and push out what is read in parts.
+    else if (count === chunkLength) this.packed.unpack(chunk, target.subarray(filled, filled + count));
+    else target.set(this.unpacked(chunk, chunkLength).subarray(within, within + count), filled);
+    return count;
   }
 
   private unpacked(chunk: number, length: number): Uint8Array {

@@ -452,7 +452,13 @@ class SharedSource implements ByteSource {
       const chunkLength = Math.min(chunkSize, size - start);
       const within = position + filled - start;
       const count = Math.min(chunkLength - within, length - filled);
-      this.cache.copy(this.packed, this.number, chunk, chunkLength, within, target, filled, count);
+      try {
+        this.cache.copy(this.packed, this.number, chunk, chunkLength, within, target, filled, count);
+      } catch (error) {
+        // What lies before a damaged chunk is given; the next read begins at the damage, and throws.
+        if (filled > 0) return filled;
+        throw error;
+      }
       filled += count;
     }
     return length;

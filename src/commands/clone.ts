@@ -1,4 +1,4 @@
-import { openLayers } from "../open.js";
+import { openLayers } from "../chain.js";
 import type { Command } from "./command.js";
 import { copyDisk } from "./restore.js";
 

@@ -13,7 +13,8 @@ import { parseSize } from "./sizes.js";
 interface Arguments {
   image: string;
   mountpoint: string;
-  as: "disk";
+  as: "files" | "disk";
+  volume?: string;
   parent?: string;
   driver?: DriverName;
   workers?: string;
@@ -27,7 +28,8 @@ export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
   summary: "Show an image as a drive",
   description:
-    "Mounts an image read-only. The folder shows the whole disk as disk.raw and its partitions as p1.raw, p2.raw and so on. " +
+    "Mounts an image read-only. The folder shows the files in it: those of its filesystem, or a folder p1, p2 and so on for " +
+    "each when there are several. With --as disk it shows the whole disk as disk.raw and its partitions as p1.raw, p2.raw. " +
     "Returns when the mount answers; a background process serves it until `spindle unmount`, which umount(8) and " +
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
   positionals: {
@@ -35,7 +37,12 @@ export const mount: Command<Arguments> = {
     mountpoint: { describe: "An existing folder" },
   },
   options: {
-    as: { choices: ["disk"], default: "disk", describe: "What to show: the disk and its partitions" },
+    as: {
+      choices: ["files", "disk"],
+      default: "files",
+      describe: "What to show: the files in the image, or the disk and its partitions",
+    },
+    volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     parent: { describe: "Where the base of a differential is, when it was moved" },
     driver: {
       choices: ["direct", "fuse-native"],
@@ -48,9 +55,10 @@ export const mount: Command<Arguments> = {
     o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
   },
   examples: [
-    ["spindle mount disk.spin /mnt/disk", "Show the disk and its partitions"],
-    ["mount -o loop,ro /mnt/disk/p2.raw /mnt/root", "Then mount a partition of it"],
-    ["spindle mount disk.spin ~/disk --foreground", "Serve until Ctrl-C"],
+    ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
+    ["spindle mount disk.spin /mnt/root --volume 2", "Show those of the second partition"],
+    ["spindle mount disk.spin /mnt/disk --as disk", "Show the disk and its partitions"],
+    ["spindle mount disk.spin ~/files --foreground", "Serve until Ctrl-C"],
   ],
   async run(given, terminal) {
     const mountpoint = resolveMountpoint(given.mountpoint);
@@ -58,6 +66,8 @@ export const mount: Command<Arguments> = {
     const workers = wholeNumber(given.workers, "--workers", 1, 256);
     if (given.foreground && given.log !== undefined)
       throw usage("--log: in the foreground the log is stderr. Leave out --log, or --foreground.");
+    if (given.volume !== undefined && given.as === "disk")
+      throw usage("--volume: the disk view shows all partitions. Leave out --volume, or --as disk.");
     const options = parseMountOptions(given.o ?? [], image);
     const cacheBytes = given.cache === undefined ? settings.cacheBytes : parseSize(given.cache, "--cache");
     const usual = defaultDriver();
@@ -68,7 +78,8 @@ export const mount: Command<Arguments> = {
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
     const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const request = { image, parent, view: given.as, mountpoint, driver, options, workers, cacheBytes };
+    const { as: view, volume } = given;
+    const request = { image, parent, view, volume, mountpoint, driver, options, workers, cacheBytes };
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
+import { openLayers } from "../chain.js";
 import { restoreDisk } from "../imaging/restore.js";
-import { openLayers } from "../open.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { humanSize } from "./sizes.js";

@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
+import { openLayers } from "../chain.js";
 import { exitCodes } from "../errors.js";
 import { type Verdict, verifyLayers } from "../imaging/verify.js";
-import { openLayers } from "../open.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { humanSize } from "./sizes.js";

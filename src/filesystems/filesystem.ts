@@ -1,4 +1,4 @@
-import type { Extent } from "../bytes/byte-source.js";
+import type { ByteSource, Extent } from "../bytes/byte-source.js";
 
 /** Names a file within its filesystem: a non-negative safe integer, computed from where the file's record lies. */
 export type FileId = number;
@@ -64,6 +64,8 @@ export interface FileSystem {
   /** Sentences on what is odd or damaged in the filesystem as a whole, and what was done about it. */
   readonly warnings?: readonly string[];
   readonly statistics: Statistics;
+  /** The largest unpacked unit this filesystem puts in the chunk cache, in bytes; 0 or absent for none. */
+  readonly chunkSize?: number;
   /** @throws ImageError `corrupt` when the file's record is damaged. */
   attributes(file: FileId): Attributes;
   lookup(directory: FileId, name: Uint8Array): FileId | undefined;
@@ -76,4 +78,8 @@ export interface FileSystem {
   extentAt?(file: FileId, position: number): Extent;
   /** Extended attributes by full name (`user.note`), values as bytes. Absent where the format has none. */
   extendedAttributes?(file: FileId): ReadonlyMap<string, Uint8Array>;
+  /** Names of the further streams of a file (NTFS: `file:stream`). Absent where the format has none. */
+  streams?(file: FileId): readonly Uint8Array[];
+  /** The bytes of a further stream; undefined where the file has none of this name. */
+  stream?(file: FileId, name: Uint8Array): ByteSource | undefined;
 }

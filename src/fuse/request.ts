@@ -3,7 +3,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
-import { openImage } from "../open.js";
+import { openFiles, openImage } from "../open.js";
 import { settings } from "../settings.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
@@ -16,7 +16,9 @@ export interface MountRequest {
   /** Absolute. */
   readonly image: string;
   readonly parent?: string;
-  readonly view: "disk";
+  readonly view: "files" | "disk";
+  /** Of the files view only this filesystem. */
+  readonly volume?: string;
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -87,7 +89,8 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const opened = openImage({ path: request.image, parent: request.parent });
+  const { image: path, parent, view, volume } = request;
+  const opened = view === "files" ? openFiles({ path, parent, volume }) : openImage({ path, parent, view });
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
     await serve({

@@ -3,13 +3,13 @@ import { hash } from "node:crypto";
 import binding from "zstd-napi/binding.js";
 import { readFully } from "../bytes/byte-source.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
+import { type LayersData, reopenLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { ZeroDigests } from "../images/spin/content-root.js";
 import { digestLength, fanOut } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { BatchKind } from "../images/spin/writer.js";
-import { type LayersData, reopenLayers } from "../open.js";
 import { serveJobs } from "./pool.js";
 
 export interface CreateInit {

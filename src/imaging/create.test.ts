@@ -13,11 +13,25 @@ import {
 } from "node:fs";
 import { Readable } from "node:stream";
 import test from "ava";
+import { openLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
-import { contentRootOfBytes, readSecondly } from "../images/spin/second-reader.js";
+import { contentRootOfBytes, readSecondly } from "../images/spin/second-test-reader.js";
 import { zstdMissing, zstdUnpacks } from "../images/spin/spin-test-tools.js";
-import { openLayers } from "../open.js";
-import { beside, contentOf, create, ended, loopDevice, noise, root, spindle, tool, until, verify, workspace, write } from "./imaging-test-tools.js";
+import {
+  beside,
+  contentOf,
+  create,
+  ended,
+  loopDevice,
+  noise,
+  root,
+  spindle,
+  tool,
+  until,
+  verify,
+  workspace,
+  write,
+} from "./imaging-test-tools.js";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -60,7 +74,7 @@ test("the number of threads doesn't change the file's frames", async (t) => {
 for (const length of [0, 1, 16 * KiB, 16 * KiB + 1, 4 * MiB, 4 * MiB + 1])
   test(`a stream of ${length} bytes becomes a disk of as many`, async (t) => {
     const path = workspace(t);
-    const bytes = noise(length).fill(7, 0, 1);
+    const bytes = noise(length).fill(7, 0, Math.min(length, 1));
     await create("-", path("image"), { stream: Readable.from(length ? [bytes] : []), chunkSize: 16 * KiB });
     t.is(readSecondly(readFileSync(path("image"))).size, length);
     t.true((await contentOf(path("image"))).equals(bytes));
@@ -174,7 +188,9 @@ test("a full disk is told; the half-made image goes and the old one stays", asyn
   try {
     write(path("disk"), noise(12 * MiB));
     write(path("small/image"), Buffer.from("the old one"));
-    const error = await t.throwsAsync(create(path("disk"), path("small/image"), { force: true }), { instanceOf: ImageError });
+    const error = await t.throwsAsync(create(path("disk"), path("small/image"), { force: true }), {
+      instanceOf: ImageError,
+    });
     t.is(error.code, "system");
     t.true(error.message.startsWith(`writing ${path("small/image")}: no space is left`), error.message);
     t.deepEqual(beside(path("small/image")), ["image"]);
@@ -199,7 +215,9 @@ test("an existing image is replaced with force only", async (t) => {
 test("an image that came while this one was made isn't replaced either", async (t) => {
   const path = workspace(t);
   write(path("disk"), disk);
-  const making = create(path("disk"), path("image"), { progress: () => write(path("image"), Buffer.from("another's")) });
+  const making = create(path("disk"), path("image"), {
+    progress: () => write(path("image"), Buffer.from("another's")),
+  });
   await t.throwsAsync(making, { message: /exists already/ });
   t.is(readFileSync(path("image"), "utf8"), "another's");
   t.deepEqual(beside(path("image")), ["disk", "image"]);
@@ -241,13 +259,17 @@ test("an image in place of a pipe, a device or a folder is refused at once", asy
   t.is(spawnSync("mkfifo", [path("fifo")]).status, 0);
   mkdirSync(path("folder"));
   for (const image of [path("fifo"), "/dev/null", path("folder")])
-    await t.throwsAsync(create(path("disk"), image, { force: true }), { message: /is not a file and can't be replaced/ });
+    await t.throwsAsync(create(path("disk"), image, { force: true }), {
+      message: /is not a file and can't be replaced/,
+    });
 });
 
 test("an image in a missing folder, of a missing source, over a base that is none: told in words", async (t) => {
   const path = workspace(t);
   write(path("disk"), disk);
-  await t.throwsAsync(create(path("disk"), path("no/image")), { message: /creating .*no\/image: no such file or folder/ });
+  await t.throwsAsync(create(path("disk"), path("no/image")), {
+    message: /creating .*no\/image: no such file or folder/,
+  });
   await t.throwsAsync(create(path("none"), path("image")), { message: /opening .*none: no such file/ });
   await t.throwsAsync(create(path("disk"), path("image"), { base: path("disk") }), {
     message: /disk: can't be a base, since it is not a \.spin image \(raw\)/,
@@ -277,7 +299,9 @@ test("a failing stream is told, and no image is left", async (t) => {
       throw Object.assign(new Error("gone"), { code: "EIO" });
     })(),
   );
-  await t.throwsAsync(create("-", path("image"), { stream }), { message: /reading the stream after byte 5242880: .*EIO/ });
+  await t.throwsAsync(create("-", path("image"), { stream }), {
+    message: /reading the stream after byte 5242880: .*EIO/,
+  });
   t.deepEqual(beside(path("image")), []);
 });
 
@@ -291,7 +315,10 @@ for (const signal of ["SIGKILL", "SIGINT", "SIGTERM"] as const)
     await until(() => beside(path("image")).some((name) => name.endsWith(".partial")) || child.exitCode !== null);
     child.kill(signal);
     const { code, signal: by, stderr } = await end;
-    t.true(signal === "SIGKILL" ? by === signal : code === (signal === "SIGINT" ? 130 : 143), `${code} ${by} ${stderr}`);
+    t.true(
+      signal === "SIGKILL" ? by === signal : code === (signal === "SIGINT" ? 130 : 143),
+      `${code} ${by} ${stderr}`,
+    );
     t.is(readFileSync(path("image"), "utf8"), "old");
     const left = beside(path("image")).filter((name) => name !== "image");
     if (signal === "SIGKILL") t.true(left.every((name) => /^\.image\.[0-9a-f]{8}\.partial$/.test(name)));

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
-import { openLayers } from "../open.js";
+import { openLayers } from "../chain.js";
 import { type CreateOptions, createImage } from "./create.js";
 import { type RestoreOptions, restoreDisk } from "./restore.js";
 import { verifyLayers } from "./verify.js";
@@ -17,12 +17,12 @@ export function workspace(t: ExecutionContext): (name: string) => string {
 }
 
 export const create = (source: string, image: string, more: Partial<CreateOptions> = {}) =>
-  createImage({ source, image, level: 1, threads: 2, force: false, tool: "test", ...more });
+  createImage({ source, image, level: 1, threads: 1, force: false, tool: "test", ...more });
 
 export async function restore(image: string, target: string, more: Partial<RestoreOptions> & { parent?: string } = {}) {
   const opened = openLayers({ path: image, parent: more.parent });
   try {
-    return await restoreDisk(opened, { target, force: false, verify: false, threads: 2, ...more });
+    return await restoreDisk(opened, { target, force: false, verify: false, threads: 1, ...more });
   } finally {
     opened.close();
   }
@@ -48,9 +48,10 @@ export async function contentOf(image: string): Promise<Buffer> {
 
 /** `spindle` in a process of its own. */
 export function spindle(...words: string[]): ChildProcessWithoutNullStreams {
-  const script = `import { main } from ${JSON.stringify(new URL("../cli.js", import.meta.url).href)};
-    process.exitCode = await main(process.argv.slice(1));`;
-  return spawn(process.execPath, ["--input-type=module", "-e", script, "--", ...words]);
+  const script = `import(${JSON.stringify(new URL("../cli.js", import.meta.url).href)})
+    .then(({ main }) => main(process.argv.slice(1)))
+    .then((code) => { process.exitCode = code; });`;
+  return spawn(process.execPath, ["-e", script, "--", ...words]);
 }
 
 export interface Ended {

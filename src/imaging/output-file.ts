@@ -62,7 +62,8 @@ export class OutputFile {
     private readonly force: boolean,
   ) {
     const there = statOf(path);
-    if (there && !there.isFile()) throw usage(`${path}: is not a file and can't be replaced by one; choose another name.`);
+    if (there && !there.isFile())
+      throw usage(`${path}: is not a file and can't be replaced by one; choose another name.`);
     // Through a link the file that it leads to is replaced, not the link.
     this.path = there ? realpathSync(path) : resolve(path);
     this.refuseToReplace();

@@ -2,8 +2,8 @@
 import { readSync, writeSync } from "node:fs";
 import { readFully } from "../bytes/byte-source.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
+import { type LayersData, reopenLayers } from "../chain.js";
 import { corrupt, system } from "../errors.js";
-import { type LayersData, reopenLayers } from "../open.js";
 import { serveJobs } from "./pool.js";
 
 export interface RestoreInit {
@@ -84,7 +84,10 @@ serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse,
   return ({ act, position, length }) => {
     const got = readFully(disk, position, bytes.subarray(0, length));
     if (got < length)
-      throw system(`${disk.name}: reading at byte ${position + got}`, new Error("it ended early: it shrank while it was read"));
+      throw system(
+        `${disk.name}: reading at byte ${position + got}`,
+        new Error("it ended early: it shrank while it was read"),
+      );
     return act === "copy" ? copy(position, length) : compare(position, length);
   };
 });

@@ -4,6 +4,7 @@
  */
 import { closeSync, constants, fstatSync, fsync, fsyncSync, ftruncateSync, openSync } from "node:fs";
 import { promisify } from "node:util";
+import type { OpenedLayers } from "../chain.js";
 import { busy, ImageError, system, usage } from "../errors.js";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -14,7 +15,6 @@ import {
   POSIX_FADV_DONTNEED,
   SEEK_END,
 } from "../libc.js";
-import type { OpenedLayers } from "../open.js";
 import { settings } from "../settings.js";
 import { deviceUsers, isPartOf } from "./device-users.js";
 import { OutputFile, sameFile, statOf } from "./output-file.js";

@@ -1,7 +1,7 @@
 /** Checks some pieces of one layer: see verify.ts. */
 import { LocalChunkCache } from "../bytes/local-cache.js";
+import { type LayersData, reopenLayers } from "../chain.js";
 import type { PieceReport } from "../layers/layer.js";
-import { type LayersData, reopenLayers } from "../open.js";
 import { serveJobs } from "./pool.js";
 
 export interface VerifyJob {
@@ -19,11 +19,12 @@ serveJobs<LayersData, VerifyJob, PieceReport>((data) => {
     let chunks = 0;
     let bytes = 0;
     const damages = [];
-    for (let piece = from; piece < to; piece++) {
+    for (let piece = from; piece < to; ) {
       const report = integrity.check(piece);
       chunks += report.chunks;
       bytes += report.bytes;
       damages.push(...report.damages);
+      piece += report.pieces ?? 1;
     }
     return { chunks, bytes, damages };
   };

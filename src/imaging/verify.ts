@@ -1,8 +1,9 @@
 /** Checks every chunk of a chain against its digest, on all processors, and the digests against the content root. */
+
+import type { OpenedLayers } from "../chain.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import type { Damage, PieceReport } from "../layers/layer.js";
-import type { OpenedLayers } from "../open.js";
 import { WorkerPool } from "./pool.js";
 import type { VerifyJob } from "./verify-worker.js";
 
@@ -64,13 +65,25 @@ export async function verifyLayers(
         checked: layer.integrity !== undefined,
         chunks: reports.reduce((sum, report) => sum + report.chunks, 0),
         bytes: reports.reduce((sum, report) => sum + report.bytes, 0),
-        damages: reports.flatMap((report) => report.damages),
+        damages: joined(reports.flatMap((report) => report.damages)),
       });
     }
     return { layers, contentRoot: contentRootHolds(opened) };
   } finally {
     await pool.close();
   }
+}
+
+/** One page of an index that is lost is met by many jobs: it is told once, with all that it hits. */
+function joined(damages: readonly Damage[]): Damage[] {
+  const result: Damage[] = [];
+  for (const damage of damages) {
+    const last = result.at(-1);
+    const end = damage.position + damage.length;
+    if (last?.message !== damage.message || damage.position > last.position + last.length) result.push(damage);
+    else result[result.length - 1] = { ...last, length: Math.max(last.position + last.length, end) - last.position };
+  }
+  return result;
 }
 
 function contentRootHolds(opened: OpenedLayers): boolean | undefined {

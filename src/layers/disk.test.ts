@@ -28,10 +28,10 @@ class LetterLayer implements Layer {
   locate(position: number): Run {
     const kind = (letter: string | undefined) => (letter === "-" ? "absent" : letter === "0" ? "zero" : "stored");
     const own = kind(this.letters[position]);
-    if (own === "stored")
-      return { kind: own, length: 1, source: this.source, at: this.letters.length - 1 - position };
+    if (own === "stored") return { kind: own, length: 1, source: this.source, at: this.letters.length - 1 - position };
     let length = 1;
-    while (length < this.longest && position + length < this.size && kind(this.letters[position + length]) === own) length++;
+    while (length < this.longest && position + length < this.size && kind(this.letters[position + length]) === own)
+      length++;
     return { kind: own, length };
   }
 }
@@ -51,7 +51,10 @@ function expectedAt(stack: readonly string[], position: number): string {
 test("a byte is that of the newest layer that has it, and zero where none has or a parent ended", (t) => {
   fc.assert(
     fc.property(stacks, ([stack, longest]) => {
-      const disk = new LayeredDisk("d", stack.map((one, i) => new LetterLayer(`${i}`, one, longest)));
+      const disk = new LayeredDisk(
+        "d",
+        stack.map((one, i) => new LetterLayer(`${i}`, one, longest)),
+      );
       const expected = [...stack[0]!].map((_, at) => expectedAt(stack, at));
       const target = Buffer.alloc(disk.size + 3, 1);
       const got = readFully(disk, 0, target);
@@ -66,7 +69,10 @@ test("a byte is that of the newest layer that has it, and zero where none has or
 test("extents cover the disk, are holes exactly where nothing is stored, and their data is what is counted", (t) => {
   fc.assert(
     fc.property(stacks, fc.nat(12), fc.nat(12), ([stack, longest], a, b) => {
-      const disk = new LayeredDisk("d", stack.map((one, i) => new LetterLayer(`${i}`, one, longest)));
+      const disk = new LayeredDisk(
+        "d",
+        stack.map((one, i) => new LetterLayer(`${i}`, one, longest)),
+      );
       const holes = [...stack[0]!].map((_, at) => expectedAt(stack, at) === "0");
       for (let at = 0; at < disk.size; ) {
         const { hole, length } = disk.extentAt(at);

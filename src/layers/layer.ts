@@ -61,6 +61,11 @@ export interface PieceReport {
   /** Disk bytes that were unpacked and checked. */
   readonly bytes: number;
   readonly damages: readonly Damage[];
+  /**
+   * How many pieces, this one the first, the report speaks for, where it isn't 1: a stretch in which nothing is stored,
+   * or whose index is damaged, is passed at once.
+   */
+  readonly pieces?: number;
 }
 
 /** One damaged stretch of a layer. */

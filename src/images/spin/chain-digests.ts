@@ -74,7 +74,8 @@ export class ChainDigests {
       if (number * fanOut * this.chunkSize >= layer.size) return end - number;
       const spot = layer.spot(number * fanOut);
       if (spot.kind === "leaf") return 0;
-      const complete = spot.endChunk * this.chunkSize >= layer.size ? Math.ceil(spot.endChunk / fanOut) : spot.endChunk / fanOut;
+      const complete =
+        spot.endChunk * this.chunkSize >= layer.size ? Math.ceil(spot.endChunk / fanOut) : spot.endChunk / fanOut;
       end = Math.min(end, complete);
       if (spot.kind === "zero") return end - number;
     }

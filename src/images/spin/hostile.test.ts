@@ -2,8 +2,8 @@
 import { crc32 } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
-import { MemorySource } from "../../bytes/memory.js";
 import { readFully } from "../../bytes/byte-source.js";
+import { MemorySource } from "../../bytes/memory.js";
 import { ImageError } from "../../errors.js";
 import { ChainDigests } from "./chain-digests.js";
 import { type SpinLayer, spin } from "./reader.js";
@@ -62,7 +62,11 @@ for (const mask of [0x01, 0x80])
     for (let at = 0; at < full.length; at++) {
       const file = Buffer.from(full);
       file[at]! ^= mask;
-      holds(t, `byte ${at}`, outcome(() => [layerOf(file)], disk));
+      holds(
+        t,
+        `byte ${at}`,
+        outcome(() => [layerOf(file)], disk),
+      );
     }
     t.pass();
   });
@@ -72,7 +76,11 @@ test("any byte of a differential changed: refused, or the right bytes", (t) => {
   for (let at = 0; at < top!.length; at++) {
     const file = Buffer.from(top!);
     file[at]! ^= 0x04;
-    holds(t, `byte ${at}`, outcome(() => [layerOf(file), layerOf(base!)], disk));
+    holds(
+      t,
+      `byte ${at}`,
+      outcome(() => [layerOf(file), layerOf(base!)], disk),
+    );
   }
   t.pass();
 });
@@ -84,7 +92,11 @@ test("a changed byte in the header, the trailer, the metadata or a page that is 
     for (let at = start; at < end; at++) {
       const file = Buffer.from(full);
       file[at]! ^= 0x20;
-      t.is(outcome(() => [layerOf(file)], disk), "refused", `${type}, byte ${at - start}`);
+      t.is(
+        outcome(() => [layerOf(file)], disk),
+        "refused",
+        `${type}, byte ${at - start}`,
+      );
     }
   }
 });
@@ -118,7 +130,11 @@ test("a page of another image doesn't pass for one of this", (t) => {
     const at = full.indexOf(type);
     const file = Buffer.from(full);
     other.copy(file, at, at, at + full.readUInt32LE(at - 4));
-    t.is(outcome(() => [layerOf(file)], disk), "refused", type);
+    t.is(
+      outcome(() => [layerOf(file)], disk),
+      "refused",
+      type,
+    );
   }
 });
 
@@ -141,7 +157,12 @@ const lies: [string, string, (page: Buffer) => void, RegExp][] = [
   ["a disk beyond 2^53 bytes", "SPTR", (page) => page.writeBigUInt64LE(2n ** 53n, 40), /impossible disk size/],
   ["a disk of 8 PiB", "SPTR", (page) => page.writeBigUInt64LE(2n ** 53n - 1n, 40), /levels where its size asks for/],
   ["five levels of index", "SPTR", (page) => page.writeUInt32LE(5, 120), /index of 5 levels/],
-  ["another chunk size in the trailer", "SPTR", (page) => page.writeUInt32LE(2 ** 16, 48), /disagree about the chunk size/],
+  [
+    "another chunk size in the trailer",
+    "SPTR",
+    (page) => page.writeUInt32LE(2 ** 16, 48),
+    /disagree about the chunk size/,
+  ],
   ["another length of the file", "SPTR", (page) => page.writeBigUInt64LE(5n, 32), /should be 5 bytes long/],
   ["flags of the future", "SPTR", (page) => page.writeUInt32LE(2, 52), /newer Spindle/],
   ["a differential in the trailer alone", "SPTR", (page) => page.writeUInt32LE(1, 52), /kind of image/],
@@ -203,7 +224,10 @@ test("pages with any byte changed and the CRC made right end in an answer or an 
   ] as const)
     fc.assert(
       fc.property(
-        fc.array(fc.record({ type: fc.constantFrom(...types), at: fc.nat(), byte: fc.nat(255) }), { minLength: 1, maxLength: 3 }),
+        fc.array(fc.record({ type: fc.constantFrom(...types), at: fc.nat(), byte: fc.nat(255) }), {
+          minLength: 1,
+          maxLength: 3,
+        }),
         (changes) => {
           let copy = file;
           for (const { type, at, byte } of changes)
@@ -221,8 +245,9 @@ test("pages with any byte changed and the CRC made right end in an answer or an 
 
 test("random bytes after a header are refused", (t) => {
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 600 }), (tail) =>
-      outcome(() => [layerOf(Buffer.concat([full.subarray(0, 56), tail]))], disk) === "refused",
+    fc.property(
+      fc.uint8Array({ maxLength: 600 }),
+      (tail) => outcome(() => [layerOf(Buffer.concat([full.subarray(0, 56), tail]))], disk) === "refused",
     ),
   );
   t.pass();

@@ -104,7 +104,8 @@ function checkChunkSize(name: string, chunkSize: number): void {
 }
 
 function checkFlags(name: string, flags: number): void {
-  if (flags > 1) throw unsupported(`${name}: was written by a newer Spindle (flags ${flags}); update Spindle to open it.`);
+  if (flags > 1)
+    throw unsupported(`${name}: was written by a newer Spindle (flags ${flags}); update Spindle to open it.`);
 }
 
 export function packHeader(header: Header): Buffer {
@@ -174,7 +175,7 @@ export function packTrailer(trailer: Trailer): Buffer {
 export function readTrailer(source: ByteSource, header: Header): Trailer {
   const at = source.size - trailerLength;
   const start = at < frameHeader ? undefined : readExactly(source, at, 16, "the trailer");
-  if (!start || start.toString("latin1", 0, 4) !== "SPTR" || !start.subarray(8, 16).equals(signature))
+  if (start?.toString("latin1", 0, 4) !== "SPTR" || !start.subarray(8, 16).equals(signature))
     throw corrupt(
       `${source.name}: has no trailer in its last ${trailerLength} bytes: the file is truncated, was never finished, or has bytes added at its end. Copy it again from where it came from.`,
     );
@@ -279,7 +280,8 @@ export function readLeaf(source: ByteSource, id: Buffer, entry: NodeEntry, first
   for (let i = 0; i < count; i++) {
     const word = bytes.readUInt32LE(leafHeader + 4 * i);
     const kind = word >>> 30;
-    if (kind > ChunkKind.stored) throw corrupt(`${source.name}: ${what} at byte ${entry.at} holds an unknown kind ${kind}.`);
+    if (kind > ChunkKind.stored)
+      throw corrupt(`${source.name}: ${what} at byte ${entry.at} holds an unknown kind ${kind}.`);
     kinds[i] = kind;
     positions[i] = position;
     lengths[i] = word & 0x3fffffff;
@@ -290,7 +292,8 @@ export function readLeaf(source: ByteSource, id: Buffer, entry: NodeEntry, first
     throw corrupt(`${source.name}: ${what} at byte ${entry.at} points beyond the end of the file.`);
   if (stored !== bytes.readUInt32LE(28) || stored !== entry.stored)
     throw corrupt(`${source.name}: ${what} at byte ${entry.at} contradicts itself about its stored chunks.`);
-  for (let i = count - 1; i >= 0; i--) runEnds[i] = i + 1 < count && kinds[i] === kinds[i + 1] ? runEnds[i + 1]! : i + 1;
+  for (let i = count - 1; i >= 0; i--)
+    runEnds[i] = i + 1 < count && kinds[i] === kinds[i + 1] ? runEnds[i + 1]! : i + 1;
   return { count, stored, kinds, positions, lengths, runEnds, digestsAt: entry.at + entry.length + frameHeader };
 }
 

@@ -3,18 +3,8 @@ import test from "ava";
 import fc from "fast-check";
 import { readFully } from "../../bytes/byte-source.js";
 import { ChainDigests } from "./chain-digests.js";
-import { composed, contentRootOf, readSecondly } from "./second-reader.js";
-import {
-  chainOf,
-  chunkOf,
-  diskFrom,
-  diskOf,
-  imageOf,
-  KiB,
-  layerOf,
-  pack,
-  smallest,
-} from "./spin-test-tools.js";
+import { composed, contentRootOf, readSecondly } from "./second-test-reader.js";
+import { chainOf, chunkOf, diskFrom, diskOf, imageOf, KiB, layerOf, pack, smallest } from "./spin-test-tools.js";
 import { BatchKind, SpinWriter } from "./writer.js";
 
 /** Five states of one disk, with growth, shrinkage, holes and leaf edges. */
@@ -38,15 +28,19 @@ test("random stretches of a chain of five are those of the disk", (t) => {
     const near = fc.tuple(fc.constantFrom(...edges), fc.integer({ min: -9, max: 9 })).map(([edge, by]) => edge + by);
     const position = fc.oneof(near, fc.nat(state.length)).filter((at) => at >= 0 && at <= state.length);
     fc.assert(
-      fc.property(position, fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 5 * smallest })), (at, length) => {
-        const target = Buffer.alloc(length, 0xee);
-        const got = readFully(disk, at, target);
-        return (
-          got === Math.min(length, state.length - at) &&
-          target.subarray(0, got).equals(state.subarray(at, at + got)) &&
-          target.subarray(got).every((byte) => byte === 0xee)
-        );
-      }),
+      fc.property(
+        position,
+        fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 5 * smallest })),
+        (at, length) => {
+          const target = Buffer.alloc(length, 0xee);
+          const got = readFully(disk, at, target);
+          return (
+            got === Math.min(length, state.length - at) &&
+            target.subarray(0, got).equals(state.subarray(at, at + got)) &&
+            target.subarray(got).every((byte) => byte === 0xee)
+          );
+        },
+      ),
       { numRuns: 150 },
     );
   }
@@ -85,15 +79,18 @@ test("bytes of data in any stretch are those of its chunks that aren't zero", (t
   const { layers } = chainOf(states);
   for (const [i, state] of [...states].reverse().entries()) {
     const disk = diskFrom(layers.slice(i));
-    const data = Array.from({ length: Math.ceil(state.length / smallest) }, (_, chunk) =>
-      !isZero(state.subarray(chunk * smallest, (chunk + 1) * smallest)),
+    const data = Array.from(
+      { length: Math.ceil(state.length / smallest) },
+      (_, chunk) => !isZero(state.subarray(chunk * smallest, (chunk + 1) * smallest)),
     );
     const counted = (from: number, to: number) =>
       data.reduce((sum, is, chunk) => {
         const length = Math.min(to, (chunk + 1) * smallest) - Math.max(from, chunk * smallest);
         return sum + (is && length > 0 ? length : 0);
       }, 0);
-    const place = fc.oneof(fc.nat(state.length), fc.constantFrom(0, 1024 * smallest, state.length)).map((at) => Math.min(at, state.length));
+    const place = fc
+      .oneof(fc.nat(state.length), fc.constantFrom(0, 1024 * smallest, state.length))
+      .map((at) => Math.min(at, state.length));
     fc.assert(
       fc.property(place, place, (a, b) => {
         const [from, to] = a < b ? [a, b] : [b, a];
@@ -191,7 +188,7 @@ test("an index of two levels over 1,025 leaves leads to every chunk", (t) => {
   t.deepEqual(layer.trailer.contentRoot, root);
   t.deepEqual(new ChainDigests([layer]).contentRoot(), root);
   t.is(layer.integrity.pieces, 1025);
-  t.deepEqual(layer.integrity.check(1), { chunks: 0, bytes: 0, damages: [] });
+  t.deepEqual(layer.integrity.check(1), { chunks: 0, bytes: 0, damages: [], pieces: 1 });
   t.deepEqual(layer.integrity.check(1024), { chunks: 1, bytes: 999, damages: [] });
 });
 
@@ -212,9 +209,27 @@ test("a damaged chunk is named with its disk range, and its neighbours read on",
   }
   const { damages, chunks } = layer.integrity.check(0);
   t.is(chunks, 4);
-  t.deepEqual(damages.map(({ file, position, length }) => ({ file, position, length })), [
-    { file: "/images/disk.spin", position: 32768, length: smallest },
-  ]);
+  t.deepEqual(
+    damages.map(({ file, position, length }) => ({ file, position, length })),
+    [{ file: "/images/disk.spin", position: 32768, length: smallest }],
+  );
+});
+
+test("damaged chunks that follow each other are one damage, with how many they are", (t) => {
+  const file = imageOf(diskOf("abcd.efg"));
+  for (const [i, chunk] of readSecondly(file).chunks.entries())
+    if (chunk.kind === "stored" && ![0, 6].includes(i)) file[chunk.at + 20]! ^= 1;
+  const { damages, chunks } = layerOf(file).integrity.check(0);
+  t.is(chunks, 7);
+  t.deepEqual(
+    damages.map(({ position, length }) => [position / smallest, length / smallest]),
+    [
+      [1, 3],
+      [5, 1],
+      [7, 1],
+    ],
+  );
+  t.regex(damages[0]!.message, /chunk 1 .* So are the 2 chunks behind it\.$/);
 });
 
 test("a chunk that unpacks to other bytes than its digest tells is reported", (t) => {
@@ -247,7 +262,9 @@ test("the longest frame that a chunk may have is read", (t) => {
   // 16 KiB in raw blocks of 100 bytes: longer than zstd would make it, and still a frame.
   const chunk = randomBytes(smallest);
   // Magic number; a single segment with a content size of 2 bytes, which counts from 256 (RFC 8878 §3.1.1.1).
-  const blocks: Buffer[] = [Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x60, (smallest - 256) & 0xff, (smallest - 256) >> 8])];
+  const blocks: Buffer[] = [
+    Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x60, (smallest - 256) & 0xff, (smallest - 256) >> 8]),
+  ];
   const pieces = 60;
   const piece = Math.ceil(smallest / pieces);
   for (let at = 0; at < smallest; at += piece) {
@@ -261,12 +278,34 @@ test("the longest frame that a chunk may have is read", (t) => {
   const parts: Buffer[] = [];
   const writer = new SpinWriter((bytes) => parts.push(Buffer.from(bytes)), randomBytes(16), smallest, undefined);
   const digests = createHash("sha256").update(chunk).digest();
-  writer.append({ count: 1, length: smallest, kinds: Uint8Array.of(2), lengths: Uint32Array.of(frames.length), frames, digests });
+  writer.append({
+    count: 1,
+    length: smallest,
+    kinds: Uint8Array.of(2),
+    lengths: Uint32Array.of(frames.length),
+    frames,
+    digests,
+  });
   writer.finish({});
   const layer = layerOf(Buffer.concat(parts));
   const target = Buffer.alloc(smallest);
   readFully(diskFrom([layer]), 0, target);
   t.true(target.equals(chunk));
+});
+
+test("a damaged node is one damage over all that lies beneath it", (t) => {
+  const { file, size } = largeImage();
+  // The first node of level 1 covers 1,024 leaves; the second, the last.
+  file[file.indexOf("SPND") + 100]! ^= 1;
+  const { integrity } = layerOf(file);
+  const report = integrity.check(0);
+  t.is(report.pieces, 1024);
+  t.deepEqual(
+    report.damages.map(({ position, length }) => [position, length]),
+    [[0, 1024 * 1024 * smallest]],
+  );
+  t.deepEqual(integrity.check(1024), { chunks: 1, bytes: 999, damages: [] });
+  t.true(size > 1024 * 1024 * smallest);
 });
 
 test("facts hold what the format defines, whatever else the metadata says", (t) => {

@@ -121,7 +121,9 @@ export class SpinLayer implements Layer, PackedChunks {
     for (let level = rootLevel; level >= 0; level--) {
       const covered = Math.min(fanOut ** (level + 1), this.chunkCount - first);
       if (entry.data > covered)
-        throw corrupt(`${this.name}: the index tells of ${entry.data} chunks of data in ${covered} from chunk ${first} on.`);
+        throw corrupt(
+          `${this.name}: the index tells of ${entry.data} chunks of data in ${covered} from chunk ${first} on.`,
+        );
       if (first === chunk && first + covered <= last)
         return { length: covered * chunkSize, bytes: entry.data * chunkSize };
       if (entry.kind !== ChildKind.page || level === 0) return undefined;
@@ -129,6 +131,9 @@ export class SpinLayer implements Layer, PackedChunks {
     }
     return undefined;
   }
+
+  /** Behind the last chunk of what `spot` looked at last: where it fails, so far the failure goes. */
+  private reach = 0;
 
   /** Where the index leads for `chunk`. */
   spot(chunk: number): Spot {
@@ -139,6 +144,7 @@ export class SpinLayer implements Layer, PackedChunks {
     let first = 0;
     for (let level = this.trailer.rootLevel; ; level--) {
       const covered = Math.min(fanOut ** (level + 1), this.chunkCount - first);
+      this.reach = first + covered;
       if (entry.kind === ChildKind.zero || entry.kind === ChildKind.absent) {
         if (entry.kind === ChildKind.absent && !this.trailer.differential)
           throw corrupt(`${this.name}: a full image leaves chunk ${chunk} out. The file is damaged.`);
@@ -184,7 +190,8 @@ export class SpinLayer implements Layer, PackedChunks {
   unpack(chunk: number, target: Uint8Array): void {
     const spot = this.spot(chunk);
     const index = spot.kind === "leaf" ? chunk - spot.firstChunk : 0;
-    if (spot.kind !== "leaf" || spot.leaf.kinds[index] !== ChunkKind.stored) throw new Error(`chunk ${chunk} is not stored`);
+    if (spot.kind !== "leaf" || spot.leaf.kinds[index] !== ChunkKind.stored)
+      throw new Error(`chunk ${chunk} is not stored`);
     const position = spot.leaf.positions[index]!;
     const length = spot.leaf.lengths[index]!;
     let problem: string;
@@ -217,43 +224,56 @@ export class SpinLayer implements Layer, PackedChunks {
     return Math.min(chunk * this.trailer.chunkSize, this.trailer.size);
   }
 
-  /** Checks the chunks of one leaf against their digests. Leaves that all lack a page are passed at no cost. */
+  /** Checks the chunks of one leaf against their digests, or passes all leaves for which one index entry speaks. */
   private check(piece: number): PieceReport {
     const firstChunk = piece * fanOut;
     const damages: Damage[] = [];
-    let bytes = 0;
-    let checked = 0;
-    const report = (chunk: number, count: number, error: unknown) =>
+    const report = (chunk: number, end: number, message: string) =>
       damages.push({
         file: this.name,
         position: chunk * this.chunkSize,
-        length: this.endOf(chunk + count) - chunk * this.chunkSize,
-        message: error instanceof Error ? error.message : String(error),
+        length: this.endOf(end) - chunk * this.chunkSize,
+        message,
       });
-    const count = Math.min(fanOut, this.chunkCount - firstChunk);
+    const passing = (endChunk: number) => ({
+      chunks: 0,
+      bytes: 0,
+      damages,
+      pieces: Math.ceil(endChunk / fanOut) - piece,
+    });
     let spot: Spot;
-    let digests: Buffer | undefined;
     try {
       spot = this.spot(firstChunk);
-      if (spot.kind !== "leaf") return { chunks: 0, bytes: 0, damages };
     } catch (error) {
-      report(firstChunk, count, error);
-      return { chunks: 0, bytes: 0, damages };
+      report(firstChunk, this.reach, inWords(error));
+      return passing(this.reach);
     }
+    if (spot.kind !== "leaf") return passing(spot.endChunk);
+    const { leaf } = spot;
+    let digests: Buffer | undefined;
     try {
-      digests = this.digests(spot.leaf, firstChunk);
+      digests = this.digests(leaf, firstChunk);
     } catch (error) {
       // Without digests the frames' own checksums are still checked below.
-      report(firstChunk, count, error);
+      report(firstChunk, firstChunk + leaf.count, inWords(error));
     }
     const buffer = Buffer.allocUnsafe(this.chunkSize);
     let nth = 0;
-    for (let i = 0; i < count; i++) {
-      if (spot.leaf.kinds[i] !== ChunkKind.stored) continue;
+    let bytes = 0;
+    /** Damaged chunks that follow each other are one damage, so that a file lost as a whole isn't told in millions. */
+    let run: { chunk: number; end: number; message: string } | undefined;
+    const endRun = () => {
+      if (!run) return;
+      const others = run.end - run.chunk - 1;
+      const more = others === 0 ? "" : ` So ${others === 1 ? "is the chunk" : `are the ${others} chunks`} behind it.`;
+      report(run.chunk, run.end, run.message + more);
+      run = undefined;
+    };
+    for (let i = 0; i < leaf.count; i++) {
+      if (leaf.kinds[i] !== ChunkKind.stored) continue;
       const chunk = firstChunk + i;
       const target = buffer.subarray(0, this.lengthOf(chunk));
       const digest = digests?.subarray(nth * digestLength, ++nth * digestLength);
-      checked++;
       bytes += target.length;
       try {
         this.unpack(chunk, target);
@@ -262,10 +282,13 @@ export class SpinLayer implements Layer, PackedChunks {
             `${this.name}: chunk ${chunk} does not match its digest: disk bytes ${this.rangeOf(chunk)} were changed. Restore the file from another copy.`,
           );
       } catch (error) {
-        report(chunk, 1, error);
+        if (run?.end !== chunk) endRun();
+        if (run) run.end++;
+        else run = { chunk, end: chunk + 1, message: inWords(error) };
       }
     }
-    return { chunks: checked, bytes, damages };
+    endRun();
+    return { chunks: leaf.stored, bytes, damages };
   }
 
   private describeBase(base: NonNullable<Trailer["base"]>): ParentReference {
@@ -313,5 +336,7 @@ function knownMetadata(metadata: Record<string, unknown>): Record<string, unknow
     ...part("base", ["path"]),
   };
 }
+
+const inWords = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 const short = (hash: Buffer) => `${hash.toString("hex").slice(0, 16)}…`;

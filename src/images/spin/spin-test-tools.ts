@@ -121,7 +121,9 @@ export function chainOf(disks: readonly Uint8Array[], chunkSize = smallest): { l
 export const diskFrom = (layers: readonly SpinLayer[]) => new LayeredDisk(layers[0]!.name, layers);
 
 /** Why the zstd command can't be asked; undefined where it can. */
-export const zstdMissing = spawnSync("zstd", ["--version"]).error ? "zstd is not installed (apt install zstd)" : undefined;
+export const zstdMissing = spawnSync("zstd", ["--version"]).error
+  ? "zstd is not installed (apt install zstd)"
+  : undefined;
 
 /** What `zstd -d` makes of a file. */
 export function zstdUnpacks(file: Uint8Array): Buffer {

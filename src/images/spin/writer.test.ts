@@ -1,7 +1,18 @@
 import { randomBytes } from "node:crypto";
 import test from "ava";
-import { composed, contentRootOfBytes, readSecondly } from "./second-reader.js";
-import { chainOf, chunkOf, diskFrom, diskOf, imageOf, KiB, layerOf, smallest, zstdMissing, zstdUnpacks } from "./spin-test-tools.js";
+import { composed, contentRootOfBytes, readSecondly } from "./second-test-reader.js";
+import {
+  chainOf,
+  chunkOf,
+  diskFrom,
+  diskOf,
+  imageOf,
+  KiB,
+  layerOf,
+  smallest,
+  zstdMissing,
+  zstdUnpacks,
+} from "./spin-test-tools.js";
 import { SpinWriter } from "./writer.js";
 
 /** 1,024 chunks: data at both ends, zeros between. */
@@ -45,7 +56,11 @@ for (const [what, disk] of Object.entries(disks)) {
 for (const chunkSize of [16 * KiB, 64 * KiB, 4096 * KiB])
   test(`zstd -d gives the disk with chunks of ${chunkSize / KiB} KiB`, (t) => {
     if (zstdMissing) return void t.pass(t.log(`skipped: ${zstdMissing}`) as undefined);
-    const disk = Buffer.concat([diskOf("a.b..", chunkSize), randomBytes(chunkSize + 5), Buffer.alloc(3 * chunkSize + 7)]);
+    const disk = Buffer.concat([
+      diskOf("a.b..", chunkSize),
+      randomBytes(chunkSize + 5),
+      Buffer.alloc(3 * chunkSize + 7),
+    ]);
     const file = imageOf(disk, { chunkSize });
     t.true(zstdUnpacks(file).equals(disk));
     t.deepEqual(readSecondly(file).contentRoot, contentRootOfBytes(disk, chunkSize));

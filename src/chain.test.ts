@@ -1,15 +1,26 @@
 /** Bases: found, moved, renamed, replaced, changed and missing. Messages name both files and what to do. */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { readFully } from "./bytes/byte-source.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
+import { openLayers, reopenLayers } from "./chain.js";
 import { type ErrorCode, ImageError } from "./errors.js";
-import { readSecondly } from "./images/spin/second-reader.js";
+import { readSecondly } from "./images/spin/second-test-reader.js";
 import { diskOf, imageOf, layerOf, smallest } from "./images/spin/spin-test-tools.js";
-import { openImage, openLayers, reopenLayers } from "./open.js";
+import { openImage } from "./open.js";
 
 const root = mkdtempSync(join(tmpdir(), "spindle-open-"));
 test.after.always(() => rmSync(root, { recursive: true, force: true }));
@@ -48,7 +59,10 @@ function refusal(t: ExecutionContext, code: ErrorCode, path: string, ...words: (
   const error = t.throws(() => openLayers({ path }), { instanceOf: ImageError })!;
   t.is(error.code, code, error.message);
   for (const word of words)
-    t.true(typeof word === "string" ? error.message.includes(word) : word.test(error.message), `${word} in: ${error.message}`);
+    t.true(
+      typeof word === "string" ? error.message.includes(word) : word.test(error.message),
+      `${word} in: ${error.message}`,
+    );
   return error.message;
 }
 
@@ -68,13 +82,30 @@ test("a base is also found beside the image when the recorded folder is gone", (
 test("a base that was replaced by another image is refused, naming both and what differs", (t) => {
   const { path } = chain(t);
   writeFileSync(path("base.spin"), imageOf(diskOf("zzz")));
-  refusal(t, "mismatch", path("middle.spin"), path("middle.spin"), path("base.spin"), "is another image", "content root", "--parent");
+  refusal(
+    t,
+    "mismatch",
+    path("middle.spin"),
+    path("middle.spin"),
+    path("base.spin"),
+    "is another image",
+    "content root",
+    "--parent",
+  );
 });
 
 test("a base that was replaced by a plain file is refused", (t) => {
   const { path } = chain(t);
   writeFileSync(path("base.spin"), disks[0]!);
-  refusal(t, "mismatch", path("middle.spin"), path("middle.spin"), path("base.spin"), "is not a .spin image (raw)", "--parent");
+  refusal(
+    t,
+    "mismatch",
+    path("middle.spin"),
+    path("middle.spin"),
+    path("base.spin"),
+    "is not a .spin image (raw)",
+    "--parent",
+  );
 });
 
 test("a base made anew with the same id and other content is refused", (t) => {
@@ -105,7 +136,10 @@ test("a base that was edited in one chunk opens; reads of the chunk and verifica
   t.true(error.message.startsWith(`${path("base.spin")}: chunk 2 `), error.message);
   t.regex(error.message, /disk bytes 32768 to 49151/);
   const damages = opened.layers.flatMap((layer) => [...layer.integrity!.check(0).damages]);
-  t.deepEqual(damages.map(({ file, position }) => [file, position]), [[path("base.spin"), 32768]]);
+  t.deepEqual(
+    damages.map(({ file, position }) => [file, position]),
+    [[path("base.spin"), 32768]],
+  );
   opened.close();
 });
 
@@ -118,7 +152,14 @@ test("a base that was truncated is refused, naming both files", (t) => {
 test("a base that was renamed is found and suggested", (t) => {
   const { path } = chain(t);
   renameSync(path("base.spin"), path("sunday.spin"));
-  refusal(t, "missing", path("middle.spin"), path("middle.spin"), path("base.spin"), `pass --parent ${path("sunday.spin")}`);
+  refusal(
+    t,
+    "missing",
+    path("middle.spin"),
+    path("middle.spin"),
+    path("base.spin"),
+    `pass --parent ${path("sunday.spin")}`,
+  );
   t.true(contentOf(path("middle.spin"), path("sunday.spin")).equals(disks[1]!));
 });
 
@@ -238,7 +279,9 @@ test("an image given as a folder, a missing file or an unknown format is refused
   const { folder, path } = chain(t);
   refusal(t, "system", folder, "it is a folder");
   refusal(t, "missing", path("nothing"), "no such file");
-  t.throws(() => openLayers({ path: path("base.spin"), format: "zip" }), { message: /no image format zip; known are spin, raw/ });
+  t.throws(() => openLayers({ path: path("base.spin"), format: "zip" }), {
+    message: /no image format zip; known are spin, raw/,
+  });
 });
 
 test("no descriptor stays open, whether opening succeeds or fails", async (t) => {

@@ -7,7 +7,10 @@ import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import binding from "zstd-napi/binding.js";
 
-export type Chunk = { kind: "absent" } | { kind: "zero" } | { kind: "stored"; at: number; length: number; digest: Buffer };
+export type Chunk =
+  | { kind: "absent" }
+  | { kind: "zero" }
+  | { kind: "stored"; at: number; length: number; digest: Buffer };
 
 export interface SecondView {
   readonly size: number;
@@ -37,7 +40,11 @@ export function readSecondly(file: Buffer): SecondView {
     assert.equal(file.readUInt32LE(at - 4), length, `${type}: length of the frame`);
     const payload = file.subarray(at, at + length);
     assert.equal(payload.toString("latin1", 0, 4), type);
-    assert.equal(payload.readUInt32LE(4), crc32(Buffer.concat([id ?? Buffer.alloc(0), payload.subarray(8)])), `${type}: CRC`);
+    assert.equal(
+      payload.readUInt32LE(4),
+      crc32(Buffer.concat([id ?? Buffer.alloc(0), payload.subarray(8)])),
+      `${type}: CRC`,
+    );
     return payload;
   };
   const signature = "SPINDLE\x1a";
@@ -120,7 +127,12 @@ export function readSecondly(file: Buffer): SecondView {
       const [kind, taken] = [word >>> 30, word & 0x3fffffff];
       if (kind === 2) {
         assert.ok(taken <= chunkSize + chunkSize / 256 + 128);
-        chunks.push({ kind: "stored", at: position, length: taken, digest: digests.subarray(24 + 32 * nth, 56 + 32 * nth) });
+        chunks.push({
+          kind: "stored",
+          at: position,
+          length: taken,
+          digest: digests.subarray(24 + 32 * nth, 56 + 32 * nth),
+        });
         nth++;
       } else {
         const before = chunks.length > first ? chunks.at(-1)!.kind : "";

@@ -1,0 +1,255 @@
+/** The ext reader against the kernel: the same images, mounted through loop devices. */
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  closeSync,
+  copyFileSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import { FileSource } from "../src/bytes/file.js";
+import { ext } from "../src/filesystems/ext/ext.js";
+import type { FileSystem } from "../src/filesystems/filesystem.js";
+import { repository, testSurroundings } from "../src/filesystems/shared-images.js";
+import { compareWithKernel, noKernelMount } from "./kernel-tree.js";
+
+if (noKernelMount) console.log(`Skipped: ${noKernelMount}.`);
+const serial = noKernelMount ? test.serial.skip : test.serial;
+const oddTree = join(repository, "mount-tests/odd-tree.sh");
+
+class Image {
+  readonly folder = mkdtempSync(join(tmpdir(), "spindle-ext-"));
+  readonly path = join(this.folder, "image");
+  readonly mountpoint = join(this.folder, "mnt");
+  private mounted = 0;
+
+  constructor(
+    private readonly t: ExecutionContext,
+    size: number,
+    options: readonly string[],
+  ) {
+    t.teardown(() => this.remove());
+    mkdirSync(this.mountpoint);
+    writeFileSync(this.path, "");
+    truncateSync(this.path, size);
+    execFileSync("mke2fs", ["-q", "-F", "-N", "8000", ...options, this.path]);
+  }
+
+  /** Whether the kernel mounts it; if not, its reason is logged. */
+  mount(options: string, path = this.path): boolean {
+    const run = spawnSync("mount", ["-t", "ext4", "-o", `loop,${options}`, path, this.mountpoint], {
+      encoding: "utf8",
+    });
+    if (run.status === 0) this.mounted++;
+    else this.t.log(`skipped: the kernel doesn't mount this: ${run.stderr.trim()}`);
+    return run.status === 0;
+  }
+
+  unmount(): void {
+    execFileSync("umount", [this.mountpoint]);
+    this.mounted--;
+  }
+
+  open(path = this.path): FileSystem {
+    const source = FileSource.open(path);
+    this.t.teardown(() => source.close());
+    this.t.true(ext.recognises(source));
+    return ext.open(source, testSurroundings(path));
+  }
+
+  private remove(): void {
+    while (this.mounted > 0) this.unmount();
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+function equalsKernel(t: ExecutionContext, fileSystem: FileSystem, mountpoint: string): void {
+  const { list, files } = compareWithKernel(fileSystem, mountpoint);
+  t.deepEqual(list, [], `${list.length} differences`);
+  t.log(`${files} files are the same`);
+  const theirs = statfsSync(mountpoint);
+  const { blockSize, blocks, freeBlocks, files: inodes, freeFiles } = fileSystem.statistics;
+  t.deepEqual(
+    { blockSize, blocks, freeBlocks, inodes, freeFiles },
+    {
+      blockSize: theirs.bsize,
+      blocks: theirs.blocks,
+      freeBlocks: theirs.bfree,
+      inodes: theirs.files,
+      freeFiles: theirs.ffree,
+    },
+    "statistics",
+  );
+}
+
+const MiB = 2 ** 20;
+
+/** What mke2fs is told, by what it makes. */
+const makes: Record<string, readonly string[]> = {
+  "ext4 in blocks of 4 KiB": ["-t", "ext4", "-b", "4096"],
+  "ext4 as it is by default in a small image": ["-t", "ext4"],
+  "ext2 in blocks of 1 KiB": ["-t", "ext2", "-b", "1024"],
+  "ext2 in blocks of 2 KiB": ["-t", "ext2", "-b", "2048"],
+  "ext2 in blocks of 4 KiB with inodes of 128 bytes": ["-t", "ext2", "-b", "4096", "-I", "128"],
+  "ext2 of revision 0": ["-t", "ext2", "-r", "0"],
+  "ext3 in blocks of 1 KiB": ["-t", "ext3", "-b", "1024"],
+  "ext4 without extents": ["-t", "ext4", "-O", "^extent,^64bit"],
+  "ext4 with inline data": ["-t", "ext4", "-O", "inline_data"],
+  "ext4 with inline data in inodes of 1 KiB": ["-t", "ext4", "-O", "inline_data", "-I", "1024"],
+  "ext4 in blocks of 1 KiB with inodes of 128 bytes": ["-t", "ext4", "-b", "1024", "-I", "128"],
+  "ext4 in blocks of 2 KiB": ["-t", "ext4", "-b", "2048"],
+  "ext4 with meta_bg": ["-t", "ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"],
+  "ext4 with bigalloc": ["-t", "ext4", "-O", "bigalloc", "-C", "65536"],
+  "ext4 with bigalloc in blocks of 1 KiB": ["-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", "16384"],
+  "ext4 with checksums of group descriptors only": ["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
+  "ext4 without any checksums": ["-t", "ext4", "-O", "^metadata_csum,^uninit_bg"],
+  "ext4 in 32 bits": ["-t", "ext4", "-O", "^64bit"],
+  "ext4 with casefold": ["-t", "ext4", "-O", "casefold"],
+  "ext4 with a checksum seed": ["-t", "ext4", "-O", "metadata_csum_seed"],
+  "ext4 with attributes in inodes": ["-t", "ext4", "-O", "ea_inode"],
+  "ext4 with sparse_super2": ["-t", "ext4", "-b", "1024", "-O", "sparse_super2,^resize_inode"],
+  "ext4 without flex_bg": ["-t", "ext4", "-b", "1024", "-O", "^flex_bg"],
+  "ext4 with large_dir": ["-t", "ext4", "-O", "large_dir"],
+  "ext4 without kinds in directories": ["-t", "ext4", "-O", "^filetype"],
+  "ext4 without hashed directories": ["-t", "ext4", "-O", "^dir_index"],
+  "ext4 without a journal": ["-t", "ext4", "-O", "^has_journal"],
+  "ext4 with an orphan file": ["-t", "ext4", "-O", "orphan_file"],
+};
+
+for (const [title, options] of Object.entries(makes))
+  serial(`${title} is as the kernel shows it`, (t) => {
+    const image = new Image(t, 64 * MiB, options);
+    if (!image.mount("user_xattr,acl")) return void t.pass();
+    execFileSync(oddTree, [image.mountpoint]);
+    if (title.includes("casefold")) {
+      const folded = join(image.mountpoint, "folded");
+      mkdirSync(folded);
+      execFileSync("chattr", ["+F", folded]);
+      for (let index = 0; index < 500; index++) writeFileSync(join(folded, `MiXed CASE ${index}`), "x");
+    }
+    image.unmount();
+    if (!image.mount("ro,noload")) return void t.pass();
+    equalsKernel(t, image.open(), image.mountpoint);
+  });
+
+/** Options of mke2fs and of mount under which the journal looks different. */
+const journals: Record<string, readonly [readonly string[], string]> = {
+  "as it is by default": [["-t", "ext4"], "defaults"],
+  "in blocks of 4 KiB": [["-t", "ext4", "-b", "4096"], "defaults"],
+  "in 32 bits": [["-t", "ext4", "-O", "^64bit"], "defaults"],
+  "without checksums": [["-t", "ext3"], "defaults"],
+  "with checksums of whole transactions": [["-t", "ext4", "-O", "^metadata_csum"], "journal_checksum"],
+  "with data in it": [["-t", "ext4"], "data=journal"],
+  "with fast commits that a full one has made void": [["-t", "ext4", "-O", "fast_commit"], "defaults"],
+};
+
+for (const [title, [make, options]] of Object.entries(journals))
+  serial(`an image copied while it is mounted, its journal ${title}, reads as after the kernel's replay`, (t) => {
+    const image = new Image(t, 64 * MiB, make);
+    const copy = `${image.path}.copy`;
+    // Freeing and using blocks again makes revoke records.
+    if (!image.mount(`${options},commit=1000`)) return void t.pass();
+    execFileSync(oddTree, [image.mountpoint]);
+    for (let round = 0; round < 3; round++) {
+      execFileSync("bash", [
+        "-c",
+        `cd "$1"; mkdir r${round}; for i in $(seq 300); do echo $i > r${round}/f$i; done; rm -rf many; sync; mkdir many
+         # The journal's own signature as data: such blocks are escaped.
+         printf '\\xc0\\x3b\\x39\\x98 and more' > magic-${round}; sync; rm -rf r$((${round} - 1)) plain/random`,
+        "-",
+        image.mountpoint,
+      ]);
+      const fd = openSync(join(image.mountpoint, `synced-${round}`), "w");
+      writeSync(fd, "this was written with fsync");
+      fsyncSync(fd);
+      closeSync(fd);
+    }
+    // A full commit makes the fast commits before it void.
+    if (title.includes("fast commits")) execFileSync("sync", ["-f", image.mountpoint]);
+    execFileSync("cp", ["--sparse=always", image.path, copy]);
+    image.unmount();
+
+    const fileSystem = image.open(copy);
+    const told = fileSystem.warnings?.find((warning) => warning.includes("journal"));
+    t.regex(told ?? "", /\d+ transactions of its journal are applied in memory \([1-9]\d* blocks\)/);
+    t.log(told);
+    const replayed = `${image.path}.replayed`;
+    copyFileSync(copy, replayed);
+    // A loop device made for a read-only mount can't be written, and the kernel replays on the device.
+    t.true(image.mount("noatime", replayed));
+    image.unmount();
+    t.true(image.mount("ro,noload", replayed));
+    equalsKernel(t, fileSystem, image.mountpoint);
+  });
+
+for (const options of [
+  ["-t", "ext4"],
+  ["-t", "ext3"],
+  ["-t", "ext4", "-O", "^64bit"],
+])
+  serial(
+    `blocks that were freed and used again (${options.slice(1).join(" ")}) are not overwritten from the journal`,
+    (t) => {
+      const image = new Image(t, 24 * MiB, [...options, "-b", "1024"]);
+      if (!image.mount("commit=1000")) return void t.pass();
+      const command = `cd "$1"; mkdir old; for i in $(seq 100); do : > old/${"n".repeat(200)}$i; done; sync; rm -r old; sync
+      head -c 30M /dev/urandom > fills-all 2>/dev/null; sync`;
+      spawnSync("bash", ["-c", command, "-", image.mountpoint]);
+      const copy = `${image.path}.copy`;
+      execFileSync("cp", ["--sparse=always", image.path, copy]);
+      image.unmount();
+      const fileSystem = image.open(copy);
+      t.log(fileSystem.warnings?.join());
+      t.true(image.mount("noatime", copy.replace(".copy", "")));
+      const { list } = compareWithKernel(fileSystem, image.mountpoint);
+      t.deepEqual(list, []);
+    },
+  );
+
+serial("an image copied while its journal holds fast commits is refused in words", (t) => {
+  const image = new Image(t, 64 * MiB, ["-t", "ext4", "-O", "fast_commit"]);
+  if (!image.mount("commit=1000")) return void t.pass();
+  execFileSync("sync");
+  for (let index = 0; index < 5; index++) {
+    const fd = openSync(join(image.mountpoint, `synced-${index}`), "w");
+    writeSync(fd, "this was written with fsync");
+    fsyncSync(fd);
+    closeSync(fd);
+  }
+  execFileSync("cp", ["--sparse=always", image.path, `${image.path}.copy`]);
+  t.throws(() => image.open(`${image.path}.copy`), { message: /fast commits, which Spindle can't replay/ });
+  image.unmount();
+  t.notThrows(() => image.open(), "after unmounting it reads");
+});
+
+serial("a directory of 200,000 entries is as the kernel shows it", (t) => {
+  const image = new Image(t, 256 * MiB, ["-t", "ext4", "-N", "210000", "-I", "256", "-b", "4096"]);
+  if (!image.mount("noatime")) return void t.pass();
+  const folder = join(image.mountpoint, "large");
+  mkdirSync(folder);
+  for (let index = 0; index < 200_000; index++) closeSync(openSync(join(folder, `a file with number ${index}`), "w"));
+  image.unmount();
+  if (!image.mount("ro,noload")) return void t.pass();
+  const fileSystem = image.open();
+  const large = fileSystem.lookup(fileSystem.root, Buffer.from("large"))!;
+  let listed = 0;
+  let right = 0;
+  const started = performance.now();
+  for (const { name, file } of fileSystem.list(large)) {
+    listed++;
+    if (fileSystem.lookup(large, name) === file) right++;
+  }
+  t.log(`listed and looked up in ${(performance.now() - started).toFixed()} ms`);
+  t.deepEqual([listed, right], [200_000, 200_000]);
+  t.is(fileSystem.lookup(large, Buffer.from("a file with number 200000")), undefined);
+  equalsKernel(t, fileSystem, image.mountpoint);
+});

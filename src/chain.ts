@@ -1,0 +1,228 @@
+/**
+ * The first half of the assembly line (open.ts): a path → the layers of its chain → a disk.
+ *
+ * Files are opened once, by the main thread. A worker builds the same from the descriptors (`OpenedLayers.data`), never
+ * from paths: after mounting, a path may lead into the mount itself.
+ */
+import { existsSync, readdirSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
+import type { ByteSource } from "./bytes/byte-source.js";
+import type { ChunkCache } from "./bytes/chunk-cache.js";
+import { FileSource } from "./bytes/file.js";
+import { LocalChunkCache } from "./bytes/local-cache.js";
+import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
+import type { Format } from "./format.js";
+import { images } from "./images/index.js";
+import { raw } from "./images/raw.js";
+import { type Disk, LayeredDisk } from "./layers/disk.js";
+import type { Layer } from "./layers/layer.js";
+import { settings } from "./settings.js";
+
+/** What to open and how to show it. Plain data. */
+export interface ImageSpec {
+  readonly path: string;
+  /** Where a parent is that isn't where it is recorded: taken for the layer of the chain that it is the parent of. */
+  readonly parent?: string;
+  /** The format, when it isn't to be found by signature: a name of images/index.ts, for example `raw`. */
+  readonly format?: string;
+  /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
+  readonly view?: "disk" | "files";
+  /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
+  readonly volume?: string;
+}
+
+/** An image and its parents, open. */
+export interface OpenedLayers {
+  /** Newest first. */
+  readonly layers: readonly Layer[];
+  readonly disk: Disk;
+  /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
+  readonly chunkSize: number;
+  /** What another thread needs to build the same from the open descriptors: structured-cloneable. */
+  readonly data: LayersData;
+  close(): void;
+}
+
+export interface LayersData {
+  readonly spec: ImageSpec;
+  readonly files: readonly { readonly path: string; readonly fd: number }[];
+}
+
+/** The files of an image, each opened once. */
+class OpenFiles {
+  private readonly sources = new Map<string, FileSource>();
+
+  /** Files to find by path; `sealed` when no other may be opened. */
+  constructor(
+    known: LayersData["files"] = [],
+    private readonly sealed = false,
+  ) {
+    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
+  }
+
+  has(path: string): boolean {
+    return this.sources.has(path) || (!this.sealed && existsSync(path));
+  }
+
+  open(path: string): FileSource {
+    let source = this.sources.get(path);
+    if (!source) {
+      if (this.sealed) throw missing(`${path}: was not open when the image was`);
+      source = FileSource.open(path);
+      this.sources.set(path, source);
+    }
+    return source;
+  }
+
+  /** Closes what was opened since there were `count` files. */
+  closeFrom(count: number): void {
+    for (const [path, source] of [...this.sources].slice(count)) {
+      source.close();
+      this.sources.delete(path);
+    }
+  }
+
+  get count(): number {
+    return this.sources.size;
+  }
+
+  get table(): LayersData["files"] {
+    return [...this.sources].map(([path, { fd }]) => ({ path, fd }));
+  }
+}
+
+/**
+ * Opens an image and all its parents.
+ * @throws ImageError: `missing` or `mismatch` for a parent that isn't there or is another, naming both files.
+ */
+export function openLayers(
+  spec: ImageSpec,
+  cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
+): OpenedLayers {
+  const files = new OpenFiles();
+  try {
+    if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
+      throw missing(`--parent ${spec.parent}: there is no such file.`);
+    const layers = openChain(spec, files, cache);
+    const absolute = { ...spec, path: resolve(spec.path), parent: spec.parent && resolve(spec.parent) };
+    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+  } catch (error) {
+    files.closeFrom(0);
+    throw error;
+  }
+}
+
+/** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
+export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
+  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
+}
+
+function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
+  const chunkSize = Math.max(0, ...layers.map((layer) => layer.chunkSize ?? 0));
+  return { layers, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
+}
+
+function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
+  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache)];
+  const seen = new Set([files.open(layers[0]!.name).identity]);
+  let given = spec.parent === undefined ? undefined : resolve(spec.parent);
+  for (let layer = layers[0]!; layer.parent; layer = layers.at(-1)!) {
+    if (layers.length >= settings.deepestChain)
+      throw corrupt(`${layer.name}: is layer ${layers.length} of a chain; so many are taken for a loop.`);
+    const parent = openParent(layer, given, files, cache);
+    const { identity } = files.open(parent.name);
+    if (seen.has(identity))
+      throw corrupt(`${layer.name}: has ${parent.name} as its base, which is above it in the chain already: a loop.`);
+    seen.add(identity);
+    if (parent.name === given) given = undefined;
+    layers.push(parent);
+  }
+  if (given !== undefined && layers.length === 1)
+    throw usage(`${spec.path}: is a whole image without parent; leave --parent out.`);
+  if (given !== undefined)
+    throw mismatch(
+      `--parent ${spec.parent}: is not the base of any layer of ${spec.path}, whose bases were all found without it; leave it out.`,
+    );
+  return layers;
+}
+
+function formatNamed(name: string | undefined): Format<Layer> | undefined {
+  if (name === undefined) return undefined;
+  const format = images.find((one) => one.name === name);
+  if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
+  return format;
+}
+
+function openLayer(path: string, format: Format<Layer> | undefined, files: OpenFiles, cache: ChunkCache): Layer {
+  const source = files.open(path);
+  const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
+  return used.open(source, {
+    path,
+    cache,
+    companion(name): ByteSource {
+      const companion = resolve(dirname(path), name);
+      if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+      return files.open(companion);
+    },
+  });
+}
+
+/** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
+function openParent(child: Layer, given: string | undefined, files: OpenFiles, cache: ChunkCache): Layer {
+  const reference = child.parent!;
+  const folder = dirname(child.name);
+  const recorded = reference.paths.map((path) => resolve(folder, path));
+  const candidates = given === undefined ? recorded : [given, ...recorded];
+  let refusal: unknown;
+  for (const path of candidates) {
+    if (!files.has(path)) continue;
+    const before = files.count;
+    try {
+      const parent = openLayer(path, undefined, files, cache);
+      reference.check(parent);
+      return parent;
+    } catch (error) {
+      files.closeFrom(before);
+      if (!(error instanceof ImageError)) throw error;
+      refusal ??= new ImageError(
+        error.code,
+        error.message.startsWith(child.name)
+          ? error.message
+          : `${child.name}: its base can't be used. ${error.message}`,
+        { cause: error },
+      );
+    }
+  }
+  const found = findMoved(child, files);
+  const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
+  if (refusal instanceof ImageError) throw new ImageError(refusal.code, refusal.message + hint, { cause: refusal });
+  const places = [...new Set(candidates)].join(" or ");
+  throw missing(
+    `${child.name}: its base ${reference.description} was not found at ${places}.${hint || " Put it there, or pass --parent PATH."}`,
+  );
+}
+
+/** A file in the child's folder that is the recorded parent under another name. */
+function findMoved(child: Layer, files: OpenFiles): string | undefined {
+  const folder = dirname(child.name);
+  let names: string[];
+  try {
+    names = readdirSync(folder).slice(0, settings.filesSearchedForParent);
+  } catch {
+    return undefined; // a folder that can't be listed holds no hint
+  }
+  for (const name of names) {
+    const path = resolve(folder, name);
+    if (name === basename(child.name)) continue;
+    const before = files.count;
+    try {
+      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0)));
+      return path;
+    } catch {
+      // not this one
+    } finally {
+      files.closeFrom(before);
+    }
+  }
+  return undefined;
+}

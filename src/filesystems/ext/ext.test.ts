@@ -1,0 +1,244 @@
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import fc from "fast-check";
+import { MemorySource } from "../../bytes/memory.js";
+import { ImageError } from "../../errors.js";
+import type { FileSystem } from "../filesystem.js";
+import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../image-test-tools.js";
+import { testSurroundings, walk } from "../shared-images.js";
+import { ext } from "./ext.js";
+
+const MiB = 2 ** 20;
+
+/** A folder with what mke2fs -d can copy without root. */
+function sampleFolder(t: ExecutionContext): string {
+  const folder = join(scratchFolder(t), "content");
+  mkdirSync(join(folder, "a/b/c"), { recursive: true });
+  mkdirSync(join(folder, "many"));
+  for (const size of [0, 1, 59, 60, 61, 150, 1023, 1024, 4097, 70_000, 1_500_001])
+    writeFileSync(join(folder, `a/size ${size}`), noise(size, size + 1));
+  for (let index = 0; index < 700; index++) writeFileSync(join(folder, "many", `entry number ${index}`), `${index}`);
+  writeFileSync(join(folder, "a/b/c/bottom"), "bottom");
+  return folder;
+}
+
+/** An image made by mke2fs from `folder`, in memory; undefined, with the reason logged, where this mke2fs can't. */
+function make(t: ExecutionContext, size: number, options: string[], folder?: string): Buffer | undefined {
+  const path = sparseFile(scratchFolder(t), "image", size);
+  try {
+    run("mke2fs", ["-q", "-F", "-N", "2000", ...options, ...(folder ? ["-d", folder] : []), path]);
+  } catch (error) {
+    t.log(`skipped: this mke2fs does not make it: ${(error as Error).message.trim().split("\n").at(-1)}`);
+    return undefined;
+  }
+  return readFileSync(path);
+}
+
+const open = (bytes: Buffer, most?: number): FileSystem =>
+  ext.open(new MemorySource("image", bytes, most), testSurroundings());
+
+const makes: Record<string, string[]> = {
+  ext2: ["-t", "ext2"],
+  "ext3 with 2 KiB blocks": ["-t", "ext3", "-b", "2048"],
+  "ext4 with 4 KiB blocks": ["-t", "ext4", "-b", "4096"],
+  "ext4 with 64 KiB blocks": ["-t", "ext4", "-b", "65536"],
+  "ext4 with 64 KiB blocks, without checksums and journal": [
+    "-t",
+    "ext4",
+    "-b",
+    "65536",
+    "-O",
+    "^metadata_csum,^has_journal",
+  ],
+  "ext4 with inline data and inodes of 512 bytes": ["-t", "ext4", "-O", "inline_data", "-I", "512"],
+  "ext4 with casefold": ["-t", "ext4", "-O", "casefold"],
+  "ext4 with encryption allowed": ["-t", "ext4", "-O", "encrypt"],
+  "ext4 with quota, project and verity": ["-t", "ext4", "-O", "quota,project,verity"],
+  "ext4 with bigalloc": ["-t", "ext4", "-O", "bigalloc"],
+  "ext4 with multi-mount protection and stable inodes": ["-t", "ext4", "-O", "mmp,stable_inodes"],
+};
+
+for (const [title, options] of Object.entries(makes))
+  test(`${title}, made by mke2fs from a folder, has what the folder has`, (t) => {
+    if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+    const folder = sampleFolder(t);
+    const bytes = make(
+      t,
+      64 * MiB,
+      [...options, "-L", "a label", "-U", "12345678-1234-5678-9abc-def012345678"],
+      folder,
+    );
+    if (!bytes) return void t.pass();
+    // Reads that end early are met at every structure.
+    const fileSystem = open(bytes, 5000);
+    t.is(fileSystem.type, title.slice(0, 4));
+    t.is(fileSystem.label, "a label");
+    t.is(fileSystem.facts?.uuid, "12345678-1234-5678-9abc-def012345678");
+    const walked = walk(fileSystem);
+    t.deepEqual([...walked.errors], []);
+    walked.files.delete("/lost+found");
+    const found = [...walked.files].map(([path, { attributes, hash }]) => [
+      path,
+      attributes.kind === "directory" ? "directory" : `${attributes.size} ${hash}`,
+    ]);
+    t.deepEqual(new Map(found.sort() as [string, string][]), new Map([...contentsOf(folder)].sort()));
+  });
+
+test("a feature that isn't known is named in the refusal", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const bytes = make(t, 2 * MiB, ["-t", "ext2"])!;
+  for (const [bit, name] of [
+    [0x1, "compression"],
+    [0x1000, "dirdata"],
+    [0x40000000, "incompat 0x40000000"],
+  ] as const) {
+    const copy = Buffer.from(bytes);
+    copy.writeUInt32LE(copy.readUInt32LE(1024 + 96) | bit, 1024 + 96);
+    const error = t.throws(() => open(copy), { instanceOf: ImageError });
+    t.is(error?.code, "unsupported");
+    t.true(error?.message.includes(`uses ${name}, which`), error?.message);
+  }
+});
+
+test("an external journal is told from a filesystem", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const bytes = make(t, 8 * MiB, ["-O", "journal_dev", "-b", "4096"])!;
+  t.throws(() => open(bytes), { code: "unsupported" as never, message: /external journal/ });
+});
+
+test("a truncated image opens with a warning, and reads what is left of it", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const whole = make(t, 64 * MiB, ["-t", "ext4", "-b", "4096"], sampleFolder(t))!;
+  const fileSystem = open(whole.subarray(0, 4 * MiB));
+  t.regex(fileSystem.warnings!.join(), /has 67108864 bytes, but its volume ends after 4194304/);
+  const { files, errors } = walk(fileSystem);
+  t.true(files.size > 0);
+  for (const message of errors.values()) t.regex(message, /truncated|ends/);
+  for (const size of [0, 1000, 2047, 2048]) {
+    const source = new MemorySource("image", whole.subarray(0, size));
+    if (ext.recognises(source))
+      t.throws(() => ext.open(source, testSurroundings()).statistics, { instanceOf: ImageError });
+  }
+});
+
+/** An image with one field of an inode or a directory changed by debugfs, which also corrects checksums. */
+function changed(t: ExecutionContext, commands: string[]): FileSystem {
+  const folder = scratchFolder(t);
+  const path = sparseFile(folder, "image", 16 * MiB);
+  const content = join(folder, "content");
+  mkdirSync(join(content, "folder/inner"), { recursive: true });
+  writeFileSync(join(content, "file"), noise(20_000));
+  writeFileSync(join(content, "other"), "other");
+  symlinkSync("a/target", join(content, "link"));
+  run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-d", content, path]);
+  for (const command of commands) run("debugfs", ["-w", "-R", command, path]);
+  return open(readFileSync(path));
+}
+
+test("damage in one file is an error of that file, and the others read on", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const cases: [string, string[], RegExp][] = [
+    ["/file", ["sif /file size 0x7fffffffffffffff"], /impossible size/],
+    ["/file", ["sif /file mode 0170000"], /unknown kind/],
+    ["/file", ["sif /file links_count 0"], /deleted file/],
+    ["/file", ["sif /file block[5] 0xfffffff0"], /outside the filesystem/],
+    ["/file", ["sif /file block[0] 0x00050001"], /without its signature/],
+    ["/file", ["sif /file block[1] 0x00030004"], /extent tree/],
+    ["/file", ["sif /file extra_isize 250"], /further fields/],
+    ["/file", ["sif /file flags 0x800"], /is encrypted/],
+    ["/folder", ["sif /folder flags 0x80800"], /is encrypted/],
+    ["/folder", ["sif /folder block[5] 0x20"], /checksum|damaged/],
+    ["/file", ["sif /file file_acl 0x7fffffff"], /extended attributes at block/],
+    ["/link", ["sif /link size 5000"], /a target of 5000 bytes/],
+  ];
+  for (const [path, commands, message] of cases) {
+    const { errors, files } = walk(changed(t, commands));
+    t.deepEqual([...errors.keys()], [path], commands.join());
+    t.regex(errors.get(path) ?? "", message, commands.join());
+    t.truthy(files.get("/other")?.hash);
+  }
+});
+
+test("a directory that contains itself is listed once", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const fileSystem = changed(t, ["link /folder /folder/inner/again", "link / /folder/root"]);
+  const { errors, files } = walk(fileSystem);
+  t.deepEqual([...errors], []);
+  t.true(files.has("/folder/inner/again") && files.has("/folder/root") && !files.has("/folder/root/file"));
+});
+
+test("a directory that names one block many times ends", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const bytes = make(t, 4 * MiB, ["-t", "ext2", "-b", "1024", "-I", "128"], sampleFolder(t))!;
+  const fileSystem = open(bytes);
+  const many = fileSystem.lookup(fileSystem.root, Buffer.from("many"))!;
+  // The inode table of the first group is named at byte 8 of the first descriptor.
+  const inode = bytes.readUInt32LE(2048 + 8) * 1024 + (many - 1) * 128;
+  const indirect = bytes.readUInt32LE(inode + 40 + 12 * 4);
+  for (let index = 0; index < 256; index++)
+    bytes.writeUInt32LE(bytes.readUInt32LE(inode + 40), indirect * 1024 + index * 4);
+  bytes.writeUInt32LE((12 + 256) * 1024, inode + 4);
+  const again = open(bytes);
+  const error = t.throws(() => [...again.list(many)], { instanceOf: ImageError });
+  t.regex(error!.message, /has block \d+ twice/);
+});
+
+test("names with / and NUL, empty ones, and further . and .. are left out, all others stay", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const folder = join(scratchFolder(t), "content");
+  mkdirSync(folder);
+  for (const name of ["name-slash", "name-zero", "..twodots", "name-bytes", "name-stays"])
+    writeFileSync(join(folder, name), name);
+  const bytes = make(t, 2 * MiB, ["-t", "ext2", "-b", "1024"], folder)!;
+  const rename = (from: string, to: string) => Buffer.from(to, "latin1").copy(bytes, bytes.indexOf(from));
+  rename("name-slash", "name/slash");
+  rename("name-zero", "name\0zero");
+  rename("name-bytes", "\xff\xfe\n\x01\\*?:\x7f ");
+  bytes[bytes.indexOf("..twodots") - 2] = 2;
+  const fileSystem = open(bytes);
+  const names = [...fileSystem.list(fileSystem.root)].map(({ name }) => Buffer.from(name).toString("latin1")).sort();
+  t.deepEqual(names, ["lost+found", "name-stays", "\xff\xfe\n\x01\\*?:\x7f "]);
+  t.is(fileSystem.lookup(fileSystem.root, Buffer.from("name/slash")), undefined);
+  t.is(fileSystem.lookup(fileSystem.root, Buffer.from("..")), undefined);
+});
+
+test("metadata with flipped bytes gives ImageErrors only, in bounded time and memory", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
+  const folder = sampleFolder(t);
+  const kinds = [
+    ["-t", "ext4", "-O", "^metadata_csum", "-b", "1024", "-g", "4096"],
+    ["-t", "ext2", "-b", "1024"],
+    ["-t", "ext4", "-O", "inline_data,^metadata_csum,^has_journal", "-I", "256", "-b", "1024"],
+    ["-t", "ext4", "-O", "bigalloc,meta_bg,^resize_inode,^metadata_csum", "-b", "1024", "-C", "4096"],
+  ];
+  const images = kinds.map((options) => make(t, 12 * MiB, options, folder)!);
+  // Where metadata lies, near enough: the first MiB, and directories, which have names in them.
+  const places = images.map((bytes) => {
+    const found: number[] = [];
+    for (let at = 1024; at < bytes.length; at += 64) {
+      const isMetadata = at < MiB || bytes.subarray(at, at + 64).includes("entry number");
+      if (isMetadata && bytes.subarray(at, at + 64).some((byte) => byte !== 0)) found.push(at);
+    }
+    return found;
+  });
+  const flips = fc.array(fc.tuple(fc.nat(), fc.nat(63), fc.nat(255)), { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(fc.nat(images.length - 1), flips, (which, changes) => {
+      const bytes = Buffer.from(images[which]!);
+      for (const [place, within, value] of changes)
+        bytes[places[which]![place % places[which]!.length]! + within] = value;
+      const source = new MemorySource("image", bytes);
+      if (!ext.recognises(source)) return;
+      try {
+        const fileSystem = ext.open(source, testSurroundings());
+        walk(fileSystem, { entries: 5000, fileBytes: 4e6, totalBytes: 16e6, kindsMayDiffer: true });
+        fileSystem.statistics;
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error;
+      }
+    }),
+    { numRuns: 150 },
+  );
+  t.pass();
+});
