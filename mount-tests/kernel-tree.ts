@@ -135,7 +135,8 @@ function ourHoles(fileSystem: FileSystem, file: number, size: number): string {
   return data.map((ends) => ends.join("-")).join();
 }
 
-function kernelHoles(path: Buffer, size: number): string {
+/** Data stretches of a file as the kernel tells them, as `from-to`. */
+export function kernelHoles(path: Buffer, size: number): string {
   const fd = openSync(path, "r");
   try {
     const data: string[] = [];

@@ -1,6 +1,6 @@
 /**
  * The few calls of the C library that Node lacks, through koffi: holes of files (lseek), mounting (mount, umount2),
- * descriptors over sockets (recvmsg). koffi is loaded at the first call, since most runs of `spindle` need none.
+ * descriptors over sockets (recvmsg), files by name in an open folder (openat and its kin). koffi is loaded at the first call, since most runs of `spindle` need none.
  */
 import { createRequire } from "node:module";
 
@@ -58,6 +58,12 @@ export const fadvise = lazy<(fd: number, offset: number, length: number, advice:
   "int posix_fadvise(int, int64_t, int64_t, int)",
 );
 export const POSIX_FADV_DONTNEED = 4;
+
+/** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
+export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+export const EWOULDBLOCK = process.platform === "darwin" ? 35 : 11;
 
 /** umount2(2), Linux only. Returns -1 on failure. */
 export const umount2 = lazy<(path: string, flags: number) => number>("int umount2(const char *, int)");
@@ -127,3 +133,111 @@ export function receiveDescriptor(socket: number): number | undefined {
   if (count === 0 || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) return undefined;
   return control.readInt32LE(16);
 }
+
+const linux = process.platform !== "darwin";
+export const AT_SYMLINK_NOFOLLOW = linux ? 0x100 : 0x20;
+
+/** A name as C has it; the calls beneath take names as bytes, relative to the open folder `folder`. */
+const ended = (name: Uint8Array) => Buffer.concat([name, Buffer.alloc(1)]);
+
+let openatCall:
+  | ((folder: number, name: Uint8Array, flags: number, type: "uint32_t", mode: number) => number)
+  | undefined;
+
+/** openat(2). Returns -1 on failure. */
+export function openat(folder: number, name: Uint8Array, flags: number, mode = 0): number {
+  openatCall ??= libc().func("int openat(int, const void *, int, ...)") as unknown as NonNullable<typeof openatCall>;
+  return openatCall(folder, ended(name), flags, "uint32_t", mode);
+}
+
+const mkdiratCall = lazy<(folder: number, name: Uint8Array, mode: number) => number>(
+  "int mkdirat(int, const void *, uint32_t)",
+);
+/** mkdirat(2). Returns -1 on failure. */
+export const mkdirat = (folder: number, name: Uint8Array, mode: number) => mkdiratCall(folder, ended(name), mode);
+
+const symlinkatCall = lazy<(target: Uint8Array, folder: number, name: Uint8Array) => number>(
+  "int symlinkat(const void *, int, const void *)",
+);
+/** symlinkat(2). Returns -1 on failure. */
+export const symlinkat = (target: Uint8Array, folder: number, name: Uint8Array) =>
+  symlinkatCall(ended(target), folder, ended(name));
+
+const linkatCall = lazy<(from: number, old: Uint8Array, folder: number, name: Uint8Array, flags: number) => number>(
+  "int linkat(int, const void *, int, const void *, int)",
+);
+/** linkat(2); a symbolic link is linked itself. Returns -1 on failure. */
+export const linkat = (from: number, old: Uint8Array, folder: number, name: Uint8Array) =>
+  linkatCall(from, ended(old), folder, ended(name), 0);
+
+const mknodatCall = lazy<(folder: number, name: Uint8Array, mode: number, device: bigint) => number>(
+  "int mknodat(int, const void *, uint32_t, uint64_t)",
+);
+/** mknodat(2), Linux only; `mode` has the kind of file in it. Returns -1 on failure. */
+export function mknodat(folder: number, name: Uint8Array, mode: number, major: number, minor: number): number {
+  // As gnu_dev_makedev of glibc puts them together.
+  const [high, low] = [BigInt(major), BigInt(minor)];
+  const device = ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn);
+  return mknodatCall(folder, ended(name), mode, device);
+}
+
+const unlinkatCall = lazy<(folder: number, name: Uint8Array, flags: number) => number>(
+  "int unlinkat(int, const void *, int)",
+);
+/** unlinkat(2), of what is no folder. Returns -1 on failure. */
+export const unlinkat = (folder: number, name: Uint8Array) => unlinkatCall(folder, ended(name), 0);
+
+const fchownatCall = lazy<(folder: number, name: Uint8Array, owner: number, group: number, flags: number) => number>(
+  "int fchownat(int, const void *, uint32_t, uint32_t, int)",
+);
+/** fchownat(2); a symbolic link isn't followed. Returns -1 on failure. */
+export const fchownat = (folder: number, name: Uint8Array, owner: number, group: number) =>
+  fchownatCall(folder, ended(name), owner, group, AT_SYMLINK_NOFOLLOW);
+
+const fchmodatCall = lazy<(folder: number, name: Uint8Array, mode: number, flags: number) => number>(
+  "int fchmodat(int, const void *, uint32_t, int)",
+);
+/** fchmodat(2); a symbolic link isn't followed. Returns -1 on failure. */
+export const fchmodat = (folder: number, name: Uint8Array, mode: number) =>
+  fchmodatCall(folder, ended(name), mode, AT_SYMLINK_NOFOLLOW);
+
+interface Moment {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}
+
+/** Two struct timespec. */
+function timespecs(moments: readonly Moment[]): Buffer {
+  const bytes = Buffer.alloc(32);
+  for (const [index, { seconds, nanoseconds }] of moments.entries()) {
+    bytes.writeBigInt64LE(BigInt(seconds), index * 16);
+    bytes.writeBigInt64LE(BigInt(nanoseconds), index * 16 + 8);
+  }
+  return bytes;
+}
+
+const utimensatCall = lazy<(folder: number, name: Uint8Array, times: Uint8Array, flags: number) => number>(
+  "int utimensat(int, const void *, const void *, int)",
+);
+/** utimensat(2); a symbolic link isn't followed. Returns -1 on failure. */
+export const utimensat = (folder: number, name: Uint8Array, accessed: Moment, modified: Moment) =>
+  utimensatCall(folder, ended(name), timespecs([accessed, modified]), AT_SYMLINK_NOFOLLOW);
+
+const futimensCall = lazy<(fd: number, times: Uint8Array) => number>("int futimens(int, const void *)");
+/** futimens(3). Returns -1 on failure. */
+export const futimens = (fd: number, accessed: Moment, modified: Moment) =>
+  futimensCall(fd, timespecs([accessed, modified]));
+
+const fsetxattrCall = lazy<(fd: number, name: string, value: Uint8Array, size: number, flags: number) => number>(
+  "int fsetxattr(int, const char *, const void *, size_t, int)",
+);
+/** fsetxattr(2), Linux only. Returns -1 on failure. */
+export const fsetxattr = (fd: number, name: string, value: Uint8Array) =>
+  fsetxattrCall(fd, name, value, value.length, 0);
+
+const lsetxattrCall = lazy<(path: Uint8Array, name: string, value: Uint8Array, size: number, flags: number) => number>(
+  "int lsetxattr(const void *, const char *, const void *, size_t, int)",
+);
+/** lsetxattr(2), Linux only, of a file in the open folder `folder`. Returns -1 on failure. */
+export const setxattrAt = (folder: number, file: Uint8Array, name: string, value: Uint8Array) =>
+  lsetxattrCall(Buffer.concat([Buffer.from(`/proc/self/fd/${folder}/`), ended(file)]), name, value, value.length, 0);

@@ -8,7 +8,8 @@ import { LocalChunkCache } from "./bytes/local-cache.js";
 import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenLayers } from "./chain.js";
 import { ImageError, missing, unsupported, usage } from "./errors.js";
 import type { FileSystem } from "./filesystems/filesystem.js";
-import { filesystems } from "./filesystems/index.js";
+import { filesystems, optical } from "./filesystems/index.js";
+import type { Format } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import { settings } from "./settings.js";
 import { diskView } from "./view/disk-view.js";
@@ -48,6 +49,14 @@ interface TreeData {
 /** Opens an image with its parents and its partition table. */
 export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
   return openTree(spec, cache, (image) => image);
+}
+
+/** Opens an image and looks for filesystems; there may be none, or none that can be read. */
+export function openFound(spec: ImageSpec, cache?: ChunkCache): OpenedImage & Pick<OpenedFiles, "found"> {
+  return openTree(spec, cache, (image, measured) => ({
+    ...image,
+    found: findFileSystems(image, image.table, measured),
+  }));
 }
 
 /**
@@ -91,28 +100,41 @@ class MeasuredCache implements ChunkCache {
   }
 }
 
+/** The name of the whole disk among the places of filesystems. */
+const wholeDisk = "disk";
+
 /** Looks for a filesystem in each partition; on a disk without partitions on the whole disk. */
 function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkCache): FoundVolume[] {
   const { disk } = opened;
-  const places =
-    table.volumes.length > 0
-      ? table.volumes.map((volume) => ({ name: `p${volume.number}`, volume }))
-      : [{ name: "disk", volume: undefined }];
-  return places.map(({ name, volume }) => {
-    const source = volume
-      ? new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size)
-      : disk;
-    let tree: FileSystem | undefined;
-    let problem: ImageError | undefined;
+  const whole = openFileSystem(disk, table.volumes.length > 0 ? optical : filesystems, cache);
+  const parts = table.volumes.map((volume) => {
+    const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
+    return { name: `p${volume.number}`, volume, ...openFileSystem(source, filesystems, cache) };
+  });
+  // A disk with partitions is itself a place only where it is a hybrid ISO as well.
+  return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
+}
+
+/** The first of `formats` that recognises the bytes and can open them; else why the first that recognised them couldn't. */
+function openFileSystem(
+  source: ByteSource,
+  formats: readonly Format<FileSystem>[],
+  cache: ChunkCache,
+): Pick<FoundVolume, "tree" | "problem"> {
+  let problem: ImageError | undefined;
+  for (const format of formats) {
     try {
-      const format = filesystems.find((one) => one.recognises(source));
-      tree = format?.open(source, { path: source.name, cache, companion: noCompanion });
+      if (!format.recognises(source)) continue;
+      return {
+        tree: format.open(source, { path: source.name, cache, companion: noCompanion }),
+        problem: undefined,
+      };
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
-      problem = error;
+      problem ??= error;
     }
-    return { name, volume, tree, problem };
-  });
+  }
+  return { tree: undefined, problem };
 }
 
 /** A partition's bytes. */
@@ -150,6 +172,7 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
     throw usage(
       `${path}: ${readable.length} filesystems are called ${volume} (${readable.map(({ name }) => name).join(", ")}); name one by its number.`,
     );
+  if (volume === undefined && readable[0]?.name === wholeDisk) return readable.slice(0, 1);
   if (readable.length > 0) return readable;
   const problem = named.find((one) => one.problem)?.problem;
   if (problem) throw problem;

@@ -47,6 +47,8 @@ export interface Statistics {
   readonly blockSize: number;
   readonly blocks: number;
   readonly freeBlocks: number;
+  /** Free blocks that an ordinary user could fill, where the format keeps some for root; otherwise all that are free. */
+  readonly availableBlocks?: number;
   readonly files: number;
   readonly freeFiles: number;
   /** Longest name in bytes. */
@@ -64,8 +66,6 @@ export interface FileSystem {
   /** Sentences on what is odd or damaged in the filesystem as a whole, and what was done about it. */
   readonly warnings?: readonly string[];
   readonly statistics: Statistics;
-  /** The largest unpacked unit this filesystem puts in the chunk cache, in bytes; 0 or absent for none. */
-  readonly chunkSize?: number;
   /** @throws ImageError `corrupt` when the file's record is damaged. */
   attributes(file: FileId): Attributes;
   lookup(directory: FileId, name: Uint8Array): FileId | undefined;

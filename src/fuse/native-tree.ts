@@ -106,12 +106,13 @@ export class NativeTree {
 
   /** In the order of fuse-native's populate_statvfs(), 32 bits each: larger blocks where the count needs more. */
   statfsNumbers(): Uint32Array {
-    const { blockSize, blocks, freeBlocks, files, freeFiles, nameLength } = this.tree.statistics;
+    const { blockSize, blocks, freeBlocks, availableBlocks, files, freeFiles, nameLength } = this.tree.statistics;
     let scale = 1;
     while (blocks / scale > 0xffffffff) scale *= 2;
     const free = Math.floor(freeBlocks / scale);
+    const available = Math.floor((availableBlocks ?? freeBlocks) / scale);
     const most = (count: number) => Math.min(count, 0xffffffff);
-    const words = [blockSize * scale, blockSize * scale, Math.ceil(blocks / scale), free, free];
+    const words = [blockSize * scale, blockSize * scale, Math.ceil(blocks / scale), free, available];
     return Uint32Array.from([...words, most(files), most(freeFiles), most(freeFiles), 0, 1, nameLength]);
   }
 

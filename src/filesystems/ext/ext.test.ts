@@ -6,7 +6,7 @@ import { MemorySource } from "../../bytes/memory.js";
 import { ImageError } from "../../errors.js";
 import type { FileSystem } from "../filesystem.js";
 import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../image-test-tools.js";
-import { testSurroundings, walk } from "../shared-images.js";
+import { testSurroundings, walk } from "../shared-test-images.js";
 import { ext } from "./ext.js";
 
 const MiB = 2 ** 20;

@@ -15,7 +15,7 @@ import {
   sharedVolume,
   testSurroundings,
   walk,
-} from "../shared-images.js";
+} from "../shared-test-images.js";
 import { ext } from "./ext.js";
 
 const isExt = (image: SharedImage) => /\bext[234]?\b/.test(image.fs) && !image.fs.includes("journal");

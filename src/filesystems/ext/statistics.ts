@@ -21,14 +21,22 @@ export function statisticsOf(volume: Volume): Statistics {
     freeFiles += descriptor.readUInt16LE(14) + (wide ? descriptor.readUInt16LE(46) * 0x10000 : 0);
   }
   const overhead = overheadClusters(volume) * superblock.clusterBlocks;
+  const freeBlocks = freeClusters * superblock.clusterBlocks;
   return {
     blockSize: superblock.blockSize,
     blocks: Math.max(0, superblock.blocks - overhead),
-    freeBlocks: freeClusters * superblock.clusterBlocks,
+    freeBlocks,
+    availableBlocks: Math.max(0, freeBlocks - superblock.reservedBlocks - reservedByKernel(superblock)),
     files: superblock.inodes,
     freeFiles,
     nameLength: 255,
   };
+}
+
+/** With extents the kernel keeps a fiftieth back, at most 4096 clusters, for what it writes later than it says. */
+function reservedByKernel({ incompat: features, blocks, clusterBlocks }: Superblock): number {
+  if (!(features & incompat.extents)) return 0;
+  return Math.min(4096, Math.floor(Math.floor(blocks / clusterBlocks) / 50)) * clusterBlocks;
 }
 
 function overheadClusters(volume: Volume): number {

@@ -32,6 +32,8 @@ export interface Superblock {
   readonly firstMetaGroup: number;
   readonly reservedDescriptorBlocks: number;
   readonly overheadClusters: number;
+  /** Free blocks that are kept for root. */
+  readonly reservedBlocks: number;
   readonly backupGroups: readonly [number, number];
   readonly journalInode: number;
   readonly uuid: Buffer;
@@ -134,6 +136,7 @@ export function readSuperblock(source: ByteSource): Superblock {
     firstMetaGroup: bytes.readUInt32LE(0x104),
     reservedDescriptorBlocks: bytes.readUInt16LE(0xce),
     overheadClusters: bytes.readUInt32LE(0x248),
+    reservedBlocks: bytes.readUInt32LE(8) + high(0x154),
     backupGroups: [bytes.readUInt32LE(0x24c), bytes.readUInt32LE(0x250)],
     journalInode: bytes.readUInt32LE(0xe0),
     uuid,

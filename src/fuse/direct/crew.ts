@@ -148,6 +148,7 @@ export class Crew {
   }
 
   private leave(): void {
+    this.overview.wakeAll();
     if (--this.alive === 0) this.reportEnded();
   }
 }

@@ -99,7 +99,7 @@ function statistics(session: Session, _request: Request, reply: Reply): number {
   reply.clear(0, size);
   reply.u64(fields.blocks, s.blocks);
   reply.u64(fields.bfree, s.freeBlocks);
-  reply.u64(fields.bavail, s.freeBlocks);
+  reply.u64(fields.bavail, s.availableBlocks ?? s.freeBlocks);
   reply.u64(fields.files, s.files);
   reply.u64(fields.ffree, s.freeFiles);
   reply.u32(fields.bsize, s.blockSize);
@@ -143,7 +143,14 @@ function read(session: Session, request: Request, reply: Reply): number {
   return filled;
 }
 
-/** Index 0 is `.`, 1 is `..`, and the listing's entries follow; the offset of a request is the next index. */
+/** Offset behind the last entry of a directory. Programs of 32 bits refuse any beyond 31. */
+const END = 0x7fffffff;
+
+/**
+ * Index 0 is `.`, 1 is `..`, and the listing's entries follow; the offset of a request is the next index. The kernel asks
+ * on until it gets nothing: the last entry's offset says that nothing follows, so that no worker looks into the directory
+ * for that.
+ */
 function listing(plus: boolean): Handler {
   const { entry_out, dirent } = structures.fuse_direntplus.fields;
   const before = plus ? dirent : entry_out;
@@ -152,12 +159,17 @@ function listing(plus: boolean): Handler {
     const { fields } = structures.fuse_read_in;
     const room = Math.min(request.u32(fields.size), reply.capacity);
     let index = request.u64(fields.offset);
+    if (index === END) return 0;
     let at = 0;
+    let last = 0;
     try {
       const entries = session.listings.at(directory, Math.max(0, index - 2));
       for (; ; index++) {
         const entry = index < 2 ? undefined : entries.entry(index - 2);
-        if (index >= 2 && entry === undefined) return at;
+        if (index >= 2 && entry === undefined) {
+          if (at > 0) reply.u64(last + structures.fuse_dirent.fields.off, END);
+          return at;
+        }
         const name = entry?.name ?? (index === 0 ? dot : dotDot);
         if (at + before + direntLength(name) > room) return at > 0 ? at : -errno.EINVAL;
         let inode: number;
@@ -167,6 +179,7 @@ function listing(plus: boolean): Handler {
           inode = index === 0 || directory === session.tree.root ? inodeOf(session, directory) : UNKNOWN_INODE;
         }
         at += before;
+        last = at;
         at += reply.dirent(at, inode, index + 1, entry?.kind ?? "directory", name);
       }
     } catch (error) {
@@ -247,7 +260,10 @@ function getAttribute(session: Session, request: Request, reply: Reply): number 
 function listAttributes(session: Session, request: Request, reply: Reply): number {
   const { tree } = session;
   if (!tree.extendedAttributes) return -errno.ENOSYS;
-  const names = [...tree.extendedAttributes(session.file(request)).keys()];
+  // NTFS internals are there for who asks by name, as ntfs-3g has it: what copies all attributes could not set them.
+  const names = [...tree.extendedAttributes(session.file(request)).keys()].filter(
+    (name) => !name.startsWith("system.ntfs_"),
+  );
   return sized(request, reply, Buffer.from(names.map((name) => `${name}\0`).join("")));
 }
 

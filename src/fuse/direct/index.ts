@@ -16,7 +16,7 @@ import { availableParallelism } from "node:os";
 import { unsupported } from "../../errors.js";
 import { getpagesize } from "../../libc.js";
 import { settings } from "../../settings.js";
-import type { Driver, MountPlan, Server } from "../driver.js";
+import type { Driver, MountOptions, MountPlan, Server } from "../driver.js";
 import { Crew } from "./crew.js";
 import { answerInit } from "./init.js";
 import { type KernelMount, makeMount, raiseReadahead, takeAway } from "./kernel-mount.js";
@@ -38,7 +38,7 @@ export const direct: Driver = {
     try {
       await crew.built;
       made = await makeMount(plan.mountpoint, plan.options);
-      initialise(made.fd);
+      initialise(made.fd, plan.options);
     } catch (error) {
       crew.dismiss();
       await crew.ended;
@@ -57,14 +57,15 @@ async function abandon(made: KernelMount): Promise<void> {
 }
 
 /** Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting. */
-function initialise(fd: number): void {
+function initialise(fd: number, { allowOther, others }: MountOptions): void {
+  const enforce = allowOther || others.includes("default_permissions");
   const request = new Request(65536);
   const reply = new Reply(4096);
   for (let finished = false; !finished; ) {
     readSync(fd, request.bytes, 0, request.bytes.length, null);
     if (request.opcode !== opcodes.INIT)
       throw unsupported(`the kernel's first request is ${request.opcode} instead of INIT (${opcodes.INIT}).`);
-    const { length, done } = answerInit(request, reply, getpagesize());
+    const { length, done } = answerInit(request, reply, getpagesize(), enforce);
     writeSync(fd, reply.bytes, reply.start, reply.finish(request.uniqueLow, request.uniqueHigh, length));
     finished = done;
   }

@@ -13,8 +13,11 @@ const MOST_BACKGROUND = 64;
  * What is asked for:
  * - ASYNC_READ, ASYNC_DIO: several reads of one file under way at a time;
  * - EXPORT_SUPPORT: node numbers last for ever, so NFS may come back to one after the kernel forgot it;
- * - DO_READDIRPLUS with AUTO: a listing brings attributes along where the reader seems to want them;
+ * - DO_READDIRPLUS: a listing brings attributes along. Not with AUTO, by which the kernel asks for the later pieces of a
+ *   listing without: a LOOKUP costs twenty times what the attributes do;
  * - NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: after the first ENOSYS no OPEN and no RELEASE are sent, caches are kept;
+ * - POSIX_ACL where the kernel is to enforce permissions: it then asks for access control lists and goes by them, which
+ *   mode bits alone would get wrong both ways. It implies default_permissions, so it isn't for the mounting user alone;
  * - CACHE_SYMLINKS, PARALLEL_DIROPS, MAX_PAGES: fewer requests, more at a time, larger ones.
  */
 const wanted =
@@ -23,7 +26,6 @@ const wanted =
   initFlags.EXPORT_SUPPORT |
   initFlags.BIG_WRITES |
   initFlags.DO_READDIRPLUS |
-  initFlags.READDIRPLUS_AUTO |
   initFlags.PARALLEL_DIROPS |
   initFlags.NO_OPEN_SUPPORT |
   initFlags.NO_OPENDIR_SUPPORT |
@@ -34,9 +36,15 @@ const wanted =
  * Writes the body of the reply to INIT. `done` is false when the kernel speaks a newer major version and will send a
  * second INIT in ours.
  * @param pageSize of this machine, bytes: the kernel counts a request's size in pages.
+ * @param enforce whether the kernel is to enforce the files' permissions.
  * @throws ImageError `unsupported` for a kernel before Linux 5.4.
  */
-export function answerInit(request: Request, reply: Reply, pageSize: number): { length: number; done: boolean } {
+export function answerInit(
+  request: Request,
+  reply: Reply,
+  pageSize: number,
+  enforce: boolean,
+): { length: number; done: boolean } {
   const major = request.u32(initIn.major);
   const minor = request.u32(initIn.minor);
   reply.clear(0, structures.fuse_init_out.size);
@@ -48,7 +56,7 @@ export function answerInit(request: Request, reply: Reply, pageSize: number): { 
       `this kernel speaks FUSE ${major}.${minor}; Spindle's direct driver needs ${protocol.major}.${protocol.oldestMinor} (Linux 5.4). Mount with --driver fuse-native.`,
     );
   reply.u32(initOut.max_readahead, settings.readaheadKiB * 1024);
-  reply.u32(initOut.flags, wanted & request.u32(initIn.flags));
+  reply.u32(initOut.flags, (enforce ? wanted | initFlags.POSIX_ACL : wanted) & request.u32(initIn.flags));
   reply.u16(initOut.max_background, MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
   // Nothing is ever written; a small value lets the workers' request buffers be small.

@@ -118,22 +118,24 @@ test("statx tells the time of birth where there is one", (t) => {
   t.is(stat.readBigInt64LE(80), 0n);
 });
 
-function init(major: number, minor: number, flags: number, pageSize = 4096) {
+function init(major: number, minor: number, flags: number, pageSize = 4096, enforce = false) {
   const request = new Request(8192);
   request.bytes.set(requestBytes(26, 0n, u32(major, minor, 131072, flags)));
   const reply = new Reply(4096);
-  const { length, done } = answerInit(request, reply, pageSize);
+  const { length, done } = answerInit(request, reply, pageSize, enforce);
   return { body: Buffer.from(reply.body.subarray(0, length)), done };
 }
 
 test("INIT takes the older minor version and only flags that the kernel offers", (t) => {
-  const { body, done } = init(7, 45, 0xffffffff);
+  const { body, done } = init(7, 45, 0xffffffff, 4096, true);
   t.true(done);
   t.is(body.length, 64);
   t.deepEqual([body.readUInt32LE(0), body.readUInt32LE(4)], [7, 39]);
   const wanted = Object.values(initFlags).reduce((all, flag) => all | flag);
   t.is(body.readUInt32LE(12), wanted);
   t.is(body.readUInt16LE(28), 256);
+  // This flag has the kernel refuse the mounting user too.
+  t.is(init(7, 45, 0xffffffff).body.readUInt32LE(12), wanted & ~initFlags.POSIX_ACL);
   const older = init(7, 31, initFlags.ASYNC_READ | (1 << 1)).body;
   t.deepEqual([older.readUInt32LE(4), older.readUInt32LE(12)], [31, initFlags.ASYNC_READ]);
 });

@@ -21,7 +21,7 @@ const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code ?? "";
  * @throws Error when reading or writing fails otherwise
  */
 export function serve(fd: number, session: Session, request: Request, reply: Reply, state: WorkerState): void {
-  while (receive(fd, request)) {
+  while (receive(fd, request, state)) {
     const { uniqueLow, uniqueHigh } = request;
     state.hold(uniqueLow, uniqueHigh);
     const result = session.answer(request, reply);
@@ -35,10 +35,13 @@ export function serve(fd: number, session: Session, request: Request, reply: Rep
 }
 
 /** @returns false when the mount is gone */
-function receive(fd: number, request: Request): boolean {
+function receive(fd: number, request: Request, state: WorkerState): boolean {
+  state.listen();
   for (;;) {
     try {
-      return readSync(fd, request.bytes, 0, request.bytes.length, null) > 0;
+      const length = readSync(fd, request.bytes, 0, request.bytes.length, null);
+      state.hear();
+      return length > 0;
     } catch (error) {
       if (gone.has(codeOf(error))) return false;
       if (!again.has(codeOf(error))) throw error;

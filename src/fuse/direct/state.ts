@@ -27,10 +27,21 @@ const ERRORS = 3;
 
 /** In `orders`: 0 until there is a mount; then its descriptor + 1, or -1 when there will be none. */
 const DESCRIPTOR = 0;
+/** In `orders`: workers with a number below this serve, the others sleep. */
+const AWAKE = 1;
+/** In `orders`: workers that wait for a request. */
+const LISTENING = 2;
+
+/** Workers that never sleep: while one is busy another listens. */
+const LEAST_AWAKE = 2;
+/** Requests in a row before which two others were listening: then one worker too many is awake. */
+const PATIENCE = 512;
 
 export function createState(workers: number): SharedState {
+  const orders = new SharedArrayBuffer(ROW);
+  new Int32Array(orders)[AWAKE] = Math.min(LEAST_AWAKE, workers);
   return {
-    orders: new SharedArrayBuffer(ROW),
+    orders,
     held: new SharedArrayBuffer(workers * ROW),
     counts: new SharedArrayBuffer(workers * ROW),
   };
@@ -41,8 +52,14 @@ export class WorkerState {
   private readonly orders: Int32Array;
   private readonly held: Int32Array;
   private readonly counts: Float64Array;
+  private readonly workers: number;
+  private unneeded = 0;
 
-  constructor(state: SharedState, worker: number) {
+  constructor(
+    state: SharedState,
+    private readonly worker: number,
+  ) {
+    this.workers = state.held.byteLength / ROW;
     this.orders = new Int32Array(state.orders);
     this.held = new Int32Array(state.held, worker * ROW, ROW / 4);
     this.counts = new Float64Array(state.counts, worker * ROW, ROW / 8);
@@ -53,6 +70,32 @@ export class WorkerState {
     Atomics.wait(this.orders, DESCRIPTOR, 0);
     const order = Atomics.load(this.orders, DESCRIPTOR);
     return order < 0 ? undefined : order - 1;
+  }
+
+  /**
+   * Called before a request is waited for. The kernel hands requests to the workers in turn, and a single reader's would
+   * have all of them compile the same code and read the same directories: so as few as the load needs are awake, and a
+   * worker beyond them sleeps here.
+   */
+  listen(): void {
+    const { orders } = this;
+    for (let awake = Atomics.load(orders, AWAKE); this.worker >= awake; awake = Atomics.load(orders, AWAKE))
+      Atomics.wait(orders, AWAKE, awake);
+    const others = Atomics.add(orders, LISTENING, 1);
+    this.unneeded = others >= 2 ? this.unneeded + 1 : 0;
+    // The last one's next call will let it sleep.
+    if (this.unneeded < PATIENCE || this.worker < LEAST_AWAKE) return;
+    this.unneeded = 0;
+    Atomics.compareExchange(orders, AWAKE, this.worker + 1, this.worker);
+  }
+
+  /** Called when a request has come: when nobody is left to listen for the next one, another worker is woken. */
+  hear(): void {
+    const { orders } = this;
+    if (Atomics.sub(orders, LISTENING, 1) > 1) return;
+    const awake = Atomics.load(orders, AWAKE);
+    if (awake < this.workers && Atomics.compareExchange(orders, AWAKE, awake, awake + 1) === awake)
+      Atomics.notify(orders, AWAKE);
   }
 
   /** A request is being answered. */
@@ -78,10 +121,16 @@ export class WorkerState {
     this.counts[ERRORS]++;
   }
 
-  /** The mount is gone: the thread ends as it should. */
+  /** The mount is gone: the thread ends as it should, and so do those that sleep. */
   end(): void {
     this.held[ENDED] = 1;
+    wakeAll(this.orders, this.workers);
   }
+}
+
+function wakeAll(orders: Int32Array, workers: number): void {
+  Atomics.store(orders, AWAKE, workers);
+  Atomics.notify(orders, AWAKE);
 }
 
 /** All rows: the main thread's side. */
@@ -100,6 +149,11 @@ export class Overview {
   start(descriptor: number | undefined): void {
     Atomics.store(this.orders, DESCRIPTOR, descriptor === undefined ? -1 : descriptor + 1);
     Atomics.notify(this.orders, DESCRIPTOR);
+  }
+
+  /** Lets all workers serve: one is lost, and those that sleep can't know. */
+  wakeAll(): void {
+    wakeAll(this.orders, (this.held.length * 4) / ROW);
   }
 
   hasEnded(worker: number): boolean {

@@ -177,9 +177,9 @@ export function walk(fileSystem: FileSystem, limits: WalkLimits = {}): Walk {
       if (attributes.kind !== kind && !limits.kindsMayDiffer)
         throw new Error(`${path} is listed as ${kind} and is a ${attributes.kind}`);
       const xattrs = fileSystem.extendedAttributes?.(id) ?? new Map<string, Uint8Array>();
-      const link = kind === "symlink" ? textOf(fileSystem.readLink(id)) : undefined;
-      const wanted = kind === "file" && attributes.size <= fileBytes && read + attributes.size <= totalBytes;
-      if (kind === "file" && !wanted) result.cut ||= attributes.size <= fileBytes;
+      const link = attributes.kind === "symlink" ? textOf(fileSystem.readLink(id)) : undefined;
+      const wanted = attributes.kind === "file" && attributes.size <= fileBytes && read + attributes.size <= totalBytes;
+      if (attributes.kind === "file" && !wanted) result.cut ||= attributes.size <= fileBytes;
       result.files.set(path, { id, attributes, link, xattrs });
       if (wanted) result.files.set(path, { id, attributes, hash: hashOf(id, attributes.size), link, xattrs });
     });

@@ -1,0 +1,61 @@
+/** What the exfat-fuse driver wrote, read by ours: contents, sizes and times of every file as the driver shows them. */
+import { existsSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import test from "ava";
+import { FileSource } from "../src/bytes/file.js";
+import { exfat } from "../src/filesystems/exfat/exfat.js";
+import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../src/filesystems/image-test-tools.js";
+import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
+
+for (const clusterSize of [512, 4096, 32768]) {
+  test.serial(`a tree that exfat-fuse wrote in clusters of ${clusterSize} bytes reads as exfat-fuse shows it`, (t) => {
+    if (process.getuid?.() !== 0 || !existsSync("/dev/fuse")) {
+      t.log("skipped: exfat-fuse mounts block devices only, which takes root, /dev/fuse and a loop device");
+      t.pass();
+      return;
+    }
+    if (!hasTools(t, "exfatprogs exfat-fuse fuse3", "mkfs.exfat", "mount.exfat-fuse", "fsck.exfat")) return;
+    const folder = scratchFolder(t);
+    const path = sparseFile(folder, "exfat.img", 64 << 20);
+    run("mkfs.exfat", ["-c", String(clusterSize), path]);
+    const mounted = join(folder, "mounted");
+    mkdirSync(mounted);
+    const device = run("losetup", ["--show", "-f", path]).trim();
+    t.teardown(() => run("sh", ["-c", `losetup -d ${device} 2>/dev/null || true`]));
+    run("mount.exfat-fuse", [device, mounted]);
+    let expected: Map<string, string>;
+    const times = new Map<string, number>();
+    try {
+      mkdirSync(join(mounted, "a directory/b/ç/目录"), { recursive: true });
+      for (let index = 0; index < 100; index++)
+        writeFileSync(
+          join(mounted, "a directory", `file ${index} ${"long ".repeat(index % 30)}`),
+          noise(index * 331, index),
+        );
+      for (let index = 0; index < 100; index += 3)
+        rmSync(join(mounted, "a directory", `file ${index} ${"long ".repeat(index % 30)}`));
+      // Goes into the gaps: in many pieces.
+      writeFileSync(join(mounted, "pieces"), noise(900_001, 7));
+      writeFileSync(join(mounted, "a directory/b/ç/目录/🎈"), noise(70_000, 8));
+      utimesSync(join(mounted, "pieces"), 1_300_000_000, 1_300_000_002);
+      expected = contentsOf(mounted);
+      for (const name of expected.keys()) times.set(name, statSync(join(mounted, name)).mtimeMs / 1000);
+    } finally {
+      run("umount", [mounted]);
+      run("losetup", ["-d", device]);
+    }
+    t.regex(run("fsck.exfat", ["-n", path]), /clean/);
+    const source = FileSource.open(path);
+    t.teardown(() => source.close());
+    const walked = walk(openRecognised(t, exfat, source));
+    t.deepEqual([...walked.errors], []);
+    const ours = [...walked.files].map(([name, { attributes, hash }]): [string, string] => [
+      name,
+      attributes.kind === "directory" ? "directory" : `${attributes.size} ${hash}`,
+    ]);
+    t.deepEqual(new Map(ours.sort()), new Map([...expected].sort()));
+    t.is(times.get("/pieces"), 1_300_000_002);
+    for (const [name, { attributes }] of walked.files)
+      t.is(attributes.modified.seconds, Math.floor(times.get(name)!), name);
+  });
+}
