@@ -19,7 +19,7 @@ import test, { type ExecutionContext } from "ava";
 import { FileSource } from "../src/bytes/file.js";
 import { ext } from "../src/filesystems/ext/ext.js";
 import type { FileSystem } from "../src/filesystems/filesystem.js";
-import { repository, testSurroundings } from "../src/filesystems/shared-images.js";
+import { repository, testSurroundings } from "../src/filesystems/shared-test-images.js";
 import { compareWithKernel, noKernelMount } from "./kernel-tree.js";
 
 if (noKernelMount) console.log(`Skipped: ${noKernelMount}.`);

@@ -93,7 +93,7 @@ for (const driver of drivers)
           [place.mountArguments("-o", "no_such_option"), undefined, /./],
           [place.mountArguments("--foreground", "-o", "no_such_option"), undefined, /./],
           [place.mountArguments("--parent", place.image), 2, /parent/],
-          [["mount", place.folder, place.mountpoint], 8, /folder/],
+          [["mount", place.folder, place.mountpoint], 2, /folder/],
         ] as const) {
           const outcome = await place.spindle([
             ...parameters,

@@ -1,11 +1,14 @@
 /**
- * Spindle beside QEMU on one disk, in one run: reading through a mount, creating an image, restoring it. Contenders take
- * turns (A B C A B C), so that what else the machine does falls on all of them. Needs no root.
+ * Spindle beside QEMU on one disk, in one run: reading through a mount, creating an image, restoring it; and its files view
+ * beside fuse2fs and the kernel. Contenders take
+ * turns (A B C A B C), so that what else the machine does falls on all of them. Needs no root, but for the kernel's own
+ * mount beside the files view.
  */
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { measureFiles } from "./bench/files.js";
 import * as measure from "./bench/measure.js";
 import { BenchError, endPrograms, requirePrograms, run } from "./bench/programs.js";
 import { machineFacts, type Report, spindleVersion, summarise, table } from "./bench/report.js";
@@ -14,15 +17,16 @@ import { makeTestDisk } from "./bench/test-disk.js";
 
 const help = `npm run bench -- [options]
   --runs N       runs of each measurement, at least 1 [5]
-  --only LIST    of create, restore, read [create,restore,read]
-  --servers LIST of direct, fuse-native, qemu, for reading [direct,fuse-native,qemu]
+  --only LIST    of create, restore, read, files [create,restore,read,files]
+  --servers LIST of direct, fuse-native, qemu, for reading; of the first two for files [direct,fuse-native,qemu]
   --quick        a small disk, one run and short measurements: to see that everything works
   --json         print the result as JSON and nothing else
   --out FILE     write the result as JSON to FILE
+The files rows need the package fuse2fs, and root for the comparison with the kernel.
 The disk and the images need some 6 GB in $TMPDIR (${tmpdir()}) and are deleted at the end.`;
 
 const GiB = 1024 ** 3;
-const parts = ["create", "restore", "read"];
+const parts = ["create", "restore", "read", "files"];
 const serverNames = ["direct", "fuse-native", "qemu"];
 
 function options() {
@@ -62,8 +66,8 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
   const sections: measure.Section[] = [];
   if (given.only.includes("create")) sections.push(await measure.measureCreation(plan));
   else {
-    await run(...measure.qemuCreate(plan, images.qcow2));
-    if (given.only.includes("restore") || given.servers.some((name) => name !== "qemu"))
+    if (given.only.some((part) => part !== "files")) await run(...measure.qemuCreate(plan, images.qcow2));
+    if (given.only.some((part) => part !== "read") || given.servers.some((name) => name !== "qemu"))
       await run(...measure.spindleCreate(disk.path, images.spin));
   }
   if (given.only.includes("restore")) sections.push(await measure.measureRestore(plan, images));
@@ -75,6 +79,10 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
     };
     const servers = given.servers.map((name) => all[name as keyof typeof all]);
     sections.push(await measure.measureReads(plan, servers));
+  }
+  if (given.only.includes("files")) {
+    const drivers = (["direct", "fuse-native"] as const).filter((name) => given.servers.includes(name));
+    sections.push(...(await measureFiles(plan, images, drivers)));
   }
   return {
     date: new Date().toISOString().slice(0, 10),
@@ -92,7 +100,7 @@ async function main(): Promise<void> {
     console.log(help);
     return;
   }
-  requirePrograms();
+  requirePrograms(given.only.includes("files"));
   const folder = mkdtempSync(join(tmpdir(), "spindle-bench-"));
   const cleanUp = () => {
     endPrograms();

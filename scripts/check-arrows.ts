@@ -59,8 +59,13 @@ const arrows: readonly Arrow[] = [
   },
   { from: "imaging", to: ["images/spin"], reason: "imaging writes our own container, and checks a base of that kind" },
   {
+    from: "browsing",
+    to: ["bytes", "filesystems/filesystem", "libc"],
+    reason: "files are found in a tree and copied out of it, whatever it is made of",
+  },
+  {
     from: "commands",
-    to: ["open", "chain", "imaging", "fuse", "libc"],
+    to: ["open", "chain", "imaging", "browsing", "fuse", "libc"],
     reason: "a command gives the work to one of these",
   },
   {
@@ -98,7 +103,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "commands", "chain", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "version"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

@@ -34,6 +34,18 @@ has_package() {
     e2fsprogs) command -v mke2fs && command -v debugfs ;;
     exfatprogs) command -v mkfs.exfat ;;
     ntfs-3g) command -v mkfs.ntfs ;;
+    exfat-fuse) command -v mount.exfat-fuse ;;
+    attr) command -v getfattr && command -v setfattr ;;
+    acl) command -v setfacl ;;
+    libcap2-bin) command -v setcap ;;
+    squashfs-tools) command -v mksquashfs ;;
+    udftools) command -v mkudffs ;;
+    udfclient) command -v udfclient ;;
+    libarchive-tools) command -v bsdtar ;;
+    sleuthkit) command -v fls ;;
+    7zip) command -v 7zz ;;
+    wimtools) command -v wimlib-imagex ;;
+    xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;
     procps) command -v ps ;;
     time) [ -x /usr/bin/time ] ;;

@@ -201,7 +201,7 @@ test("a --parent that isn't there, fits nothing, or isn't asked for is refused",
   rmSync(path("middle.spin"));
   const wrong = open("top.spin", path("else.spin"));
   t.regex(wrong.message, /top\.spin: .*else\.spin is not the base it was made from/);
-  t.regex(open("top.spin", folder).message, /it is a folder/);
+  t.regex(open("top.spin", folder).message, /is a folder/);
 });
 
 test("the layers are the same for a worker, over the descriptors alone", (t) => {
@@ -232,8 +232,8 @@ test("a base that is a pipe, a device, a socket's folder or a loop of links is r
     ["fifo", "neither a file nor a block device"],
     ["/dev/zero", "neither a file nor a block device"],
     ["/dev/tty", "neither a file nor a block device"],
-    ["folder", "it is a folder"],
-    ["..", "it is a folder"],
+    ["folder", "is a folder"],
+    ["..", "is a folder"],
     ["loop", "was not found"],
     ["../../../../../../../../../../etc/passwd", "is not a .spin image (raw)"],
     ["/proc/self/mem", "is not a .spin image (raw)"],
@@ -277,10 +277,10 @@ test("two images that are each other's base are a loop", async (t) => {
 
 test("an image given as a folder, a missing file or an unknown format is refused in words", (t) => {
   const { folder, path } = chain(t);
-  refusal(t, "system", folder, "it is a folder");
+  refusal(t, "usage", folder, "is a folder");
   refusal(t, "missing", path("nothing"), "no such file");
   t.throws(() => openLayers({ path: path("base.spin"), format: "zip" }), {
-    message: /no image format zip; known are spin, raw/,
+    message: /no image format zip; known are spin, /,
   });
 });
 
@@ -308,4 +308,16 @@ test("a raw file is a disk of one layer, whatever its name, and an image can be 
   t.is(opened.disk.size, images[0]!.length);
   t.is(opened.layers[0]!.format, "raw");
   opened.close();
+});
+
+test("the base of an image that is reached by a link is found from the image's own folder", (t) => {
+  const { folder, path } = chain(t);
+  mkdirSync(path("links"));
+  symlinkSync("../top.spin", path("links/link.spin"));
+  const opened = openLayers({ path: path("links/link.spin") });
+  t.teardown(() => opened.close());
+  t.deepEqual(
+    opened.layers.map(({ name }) => name),
+    ["top.spin", "middle.spin", "base.spin"].map((name) => join(folder, name)),
+  );
 });

@@ -4,14 +4,14 @@
  * Files are opened once, by the main thread. A worker builds the same from the descriptors (`OpenedLayers.data`), never
  * from paths: after mounting, a path may lead into the mount itself.
  */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
 import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
-import type { Format } from "./format.js";
+import type { Format, Surroundings } from "./format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
@@ -25,6 +25,10 @@ export interface ImageSpec {
   readonly parent?: string;
   /** The format, when it isn't to be found by signature: a name of images/index.ts, for example `raw`. */
   readonly format?: string;
+  /** An older state of the disk that the image keeps inside itself, by id or name; default: the present state. */
+  readonly snapshot?: string;
+  /** What the image is encrypted with. */
+  readonly password?: string;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
@@ -62,6 +66,17 @@ class OpenFiles {
 
   has(path: string): boolean {
     return this.sources.has(path) || (!this.sealed && existsSync(path));
+  }
+
+  /** Names of files in `folder`, at most so many as are looked into for a parent. */
+  in(folder: string): string[] {
+    if (this.sealed)
+      return [...this.sources.keys()].filter((path) => dirname(path) === folder).map((path) => basename(path));
+    try {
+      return readdirSync(folder).slice(0, settings.filesSearchedForParent);
+    } catch {
+      return []; // a folder that can't be listed holds no hint
+    }
   }
 
   open(path: string): FileSource {
@@ -103,8 +118,10 @@ export function openLayers(
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
-    const layers = openChain(spec, files, cache);
-    const absolute = { ...spec, path: resolve(spec.path), parent: spec.parent && resolve(spec.parent) };
+    // A base is looked for from the folder in which the image really lies, not from that of a link to it.
+    const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
+    const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
+    const layers = openChain(absolute, files, cache);
     return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
@@ -123,13 +140,14 @@ function assembled(layers: Layer[], data: LayersData, close: () => void): Opened
 }
 
 function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
-  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache)];
+  const { snapshot, password } = spec;
+  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password })];
   const seen = new Set([files.open(layers[0]!.name).identity]);
   let given = spec.parent === undefined ? undefined : resolve(spec.parent);
   for (let layer = layers[0]!; layer.parent; layer = layers.at(-1)!) {
     if (layers.length >= settings.deepestChain)
       throw corrupt(`${layer.name}: is layer ${layers.length} of a chain; so many are taken for a loop.`);
-    const parent = openParent(layer, given, files, cache);
+    const parent = openParent(layer, given, files, cache, { password });
     const { identity } = files.open(parent.name);
     if (seen.has(identity))
       throw corrupt(`${layer.name}: has ${parent.name} as its base, which is above it in the chain already: a loop.`);
@@ -153,12 +171,21 @@ function formatNamed(name: string | undefined): Format<Layer> | undefined {
   return format;
 }
 
-function openLayer(path: string, format: Format<Layer> | undefined, files: OpenFiles, cache: ChunkCache): Layer {
+function openLayer(
+  path: string,
+  format: Format<Layer> | undefined,
+  files: OpenFiles,
+  cache: ChunkCache,
+  options: Surroundings["options"],
+): Layer {
   const source = files.open(path);
   const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
+  if (options?.snapshot !== undefined && !used.hasSnapshots)
+    throw usage(`${path}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
   return used.open(source, {
     path,
     cache,
+    options,
     companion(name): ByteSource {
       const companion = resolve(dirname(path), name);
       if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
@@ -168,17 +195,26 @@ function openLayer(path: string, format: Format<Layer> | undefined, files: OpenF
 }
 
 /** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
-function openParent(child: Layer, given: string | undefined, files: OpenFiles, cache: ChunkCache): Layer {
+function openParent(
+  child: Layer,
+  given: string | undefined,
+  files: OpenFiles,
+  cache: ChunkCache,
+  options: Surroundings["options"],
+): Layer {
   const reference = child.parent!;
+  const format = images.find((one) => one.name === reference.format);
   const folder = dirname(child.name);
   const recorded = reference.paths.map((path) => resolve(folder, path));
-  const candidates = given === undefined ? recorded : [given, ...recorded];
+  // Where a wrong file can't be told, the one that is named goes to the layer whose recorded parent isn't there.
+  const candidates =
+    given === undefined ? recorded : reference.identified === false ? [...recorded, given] : [given, ...recorded];
   let refusal: unknown;
   for (const path of candidates) {
     if (!files.has(path)) continue;
     const before = files.count;
     try {
-      const parent = openLayer(path, undefined, files, cache);
+      const parent = openLayer(path, format, files, cache, options);
       reference.check(parent);
       return parent;
     } catch (error) {
@@ -193,30 +229,31 @@ function openParent(child: Layer, given: string | undefined, files: OpenFiles, c
       );
     }
   }
-  const found = findMoved(child, files);
+  const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  // A child that records its parent's identity and no path leaves nothing else to go by.
+  if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
   if (refusal instanceof ImageError) throw new ImageError(refusal.code, refusal.message + hint, { cause: refusal });
   const places = [...new Set(candidates)].join(" or ");
+  const where = places
+    ? `was not found at ${places}.`
+    : reference.identified === false
+      ? "is not a file on this computer."
+      : "is recorded without a path, and no file near it is the one.";
   throw missing(
-    `${child.name}: its base ${reference.description} was not found at ${places}.${hint || " Put it there, or pass --parent PATH."}`,
+    `${child.name}: its base ${reference.description} ${where}${hint || " Put it there, or pass --parent PATH."}`,
   );
 }
 
-/** A file in the child's folder that is the recorded parent under another name. */
-function findMoved(child: Layer, files: OpenFiles): string | undefined {
-  const folder = dirname(child.name);
-  let names: string[];
-  try {
-    names = readdirSync(folder).slice(0, settings.filesSearchedForParent);
-  } catch {
-    return undefined; // a folder that can't be listed holds no hint
-  }
-  for (const name of names) {
-    const path = resolve(folder, name);
-    if (name === basename(child.name)) continue;
+/** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
+function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+  const own = dirname(child.name);
+  const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
+  for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
+    if (path === child.name) continue;
     const before = files.count;
     try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0)));
+      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
       return path;
     } catch {
       // not this one

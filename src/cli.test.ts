@@ -253,3 +253,37 @@ for (const entry of commands)
     const words = [...command.syntax.matchAll(/[<[]([^>\].]+)/g)].map(([, word]) => word);
     t.deepEqual(Object.keys(command.positionals), words);
   });
+
+/** A command with options like those of ls or find. */
+async function like(command: Partial<Command<never>>, ...argv: string[]) {
+  const [entry] = probe();
+  const whole = { ...(await entry!.load()), ...command };
+  return await spindle(["probe", ...argv], [{ ...entry!, load: async () => whole }]);
+}
+
+test("a command may have a -h of its own", async (t) => {
+  const options = { human: { type: "boolean", alias: "h" }, long: { type: "boolean", alias: "l" } } as const;
+  t.like(JSON.parse((await like({ options }, "a", "b", "-lh")).stdout), { human: true, long: true });
+  t.like(JSON.parse((await like({ options }, "a", "b", "-h")).stdout), { human: true });
+  t.regex((await like({ options }, "--help")).stdout, /Usage: spindle probe/);
+});
+
+test("a command may have options with one dash, and values that begin with one", async (t) => {
+  const options = { name: {}, size: { nargs: 1, requiresArg: false }, print0: { type: "boolean" } } as const;
+  t.like(
+    JSON.parse((await like({ options, singleDash: true }, "a", "b", "-name", "x", "-size", "-1k", "-print0")).stdout),
+    {
+      name: "x",
+      size: "-1k",
+      print0: true,
+    },
+  );
+});
+
+test("words that may be many are shown as such", async (t) => {
+  t.regex(
+    (await like({ syntax: "probe <source> [image..]" }, "--help")).stdout,
+    /Usage: spindle probe SOURCE \[IMAGE\.\.\.\] /,
+  );
+  t.regex((await like({ usage: "probe IT" }, "--help")).stdout, /Usage: spindle probe IT \[options\]/);
+});

@@ -29,7 +29,7 @@ export async function main(
 ): Promise<number> {
   if (streams === process) ignoreClosedPipes();
   const json = switches(argv).includes("--json");
-  const terminal = createTerminal({ json, ...streams });
+  const terminal = createTerminal({ json, stdout: streams.stdout, stderr: streams.stderr });
   try {
     return await dispatch(argv, table, streams, terminal);
   } catch (error) {
@@ -89,15 +89,18 @@ async function withoutCommand(argv: string[], table: readonly CommandEntry[], st
 
 /** The arguments of one command, or the text that `--help` or `--version` asked for. */
 async function parse(name: string, command: Command<never>, argv: string[], columns: number | undefined) {
-  const parser = configured(`spindle ${name}`, columns)
-    .usage(`${command.description}\n\nUsage: spindle ${usageLine(command.syntax)} [options]`)
+  // A command may have a -h of its own (ls -h); help is then --help only.
+  const helpLetter = !Object.entries(command.options).some(([key, { alias }]) => [key, alias].flat().includes("h"));
+  const parser = configured(`spindle ${name}`, columns, helpLetter)
+    .usage(`${command.description}\n\nUsage: spindle ${command.usage ?? usageLine(command.syntax)} [options]`)
     .epilogue(exitCodesHelp);
+  if (command.singleDash) parser.parserConfiguration({ ...parserSettings, "short-option-groups": false });
   const positionals = positionalsOf(command.syntax);
   for (const [key, options] of Object.entries(command.options)) {
     const typed = { type: "string" as const, ...options };
     parser.option(key, { requiresArg: typed.type !== "boolean" && typed.type !== "count", ...typed });
   }
-  if (switches(argv).some((word) => word === "--help" || word === "-h")) {
+  if (switches(argv).some((word) => word === "--help" || (helpLetter && word === "-h"))) {
     // yargs is told of the positionals for the help only: it would lose a `-`, and a name after `--`.
     const words = positionals.map(({ word }) => word).join(" ");
     parser.command(`$0 ${words}`, false, (yargs) => {
@@ -142,25 +145,27 @@ function mistakeIn(
   return extra === undefined ? undefined : `one word too many: ${extra}`;
 }
 
+const parserSettings = {
+  // A path may be called 007 or 1e3, and a.b is a name.
+  "parse-numbers": false,
+  "parse-positional-numbers": false,
+  "dot-notation": false,
+  // `-o ro IMAGE DIR`: an option takes one word.
+  "greedy-arrays": false,
+};
+
 /** What all parsers have in common. */
-function configured(scriptName: string, columns: number | undefined) {
+function configured(scriptName: string, columns: number | undefined, helpLetter = true) {
   return yargs()
     .scriptName(scriptName)
     .detectLocale(false)
     .exitProcess(false)
-    .alias("help", "h")
+    .alias(helpLetter ? { help: "h" } : {})
     .strictOptions()
     .version(version)
     .option("json", { type: "boolean", describe: "Print the result as JSON" })
     .wrap(Math.min(columns ?? 100, 100))
-    .parserConfiguration({
-      // A path may be called 007 or 1e3, and a.b is a name.
-      "parse-numbers": false,
-      "parse-positional-numbers": false,
-      "dot-notation": false,
-      // `-o ro IMAGE DIR`: an option takes one word.
-      "greedy-arrays": false,
-    });
+    .parserConfiguration(parserSettings);
 }
 
 type Parser = ReturnType<typeof configured>;
@@ -196,7 +201,11 @@ function positionalsOf(syntax: string): Positional[] {
 }
 
 /** `create <source> <image>` as help shows it: `create SOURCE IMAGE`. */
-const usageLine = (syntax: string) => syntax.replace(/<([^>]+)>/g, (_, key: string) => key.toUpperCase());
+const usageLine = (syntax: string) =>
+  syntax
+    .replace(/<([^>]+)>/g, (_, key: string) => key.toUpperCase())
+    .replace(/\[([^\]]+)\]/g, (_, key: string) => `[${key.toUpperCase()}]`)
+    .replaceAll("..", "...");
 
 /** The mistakes that yargs finds, in Spindle's words. */
 function inWords(message: string, argv: readonly string[]): string {

@@ -5,6 +5,8 @@ import type { ChunkCache } from "./bytes/chunk-cache.js";
 export interface Format<Opened> {
   /** The format's usual name in lower case, for example `qcow2`. */
   readonly name: string;
+  /** Whether a file of this format may keep older states of its disk, one of which `options.snapshot` names. */
+  readonly hasSnapshots?: boolean;
   /** Whether `source` carries this format's signature. Reads a few hundred bytes at most, and throws nothing. */
   recognises(source: ByteSource): boolean;
   /** @throws ImageError `corrupt` or `unsupported`, with the position in `source`. */
@@ -17,6 +19,8 @@ export interface Surroundings {
   readonly path: string;
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
+  /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
+  readonly options?: { readonly snapshot?: string; readonly password?: string };
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

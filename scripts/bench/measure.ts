@@ -11,6 +11,8 @@ export interface Row {
   readonly better: "higher" | "lower";
   /** Ratio to the reference that is the project's aim. */
   readonly target?: number;
+  /** The same to the further reference. */
+  readonly furtherTarget?: number;
   /** By contender, in the order of the runs. */
   readonly runs: Record<string, number[]>;
 }
@@ -22,6 +24,8 @@ export interface Section {
   readonly contenders: readonly string[];
   /** The contender that ratios refer to. */
   readonly reference: string;
+  /** Another one. */
+  readonly furtherReference?: string;
   readonly rows: readonly Row[];
 }
 
@@ -36,15 +40,22 @@ export interface Plan {
   note(line: string): void;
 }
 
-const row = (name: string, unit: string, better: Row["better"], target?: number): Row => ({
+export const row = (
+  name: string,
+  unit: string,
+  better: Row["better"],
+  target?: number,
+  furtherTarget?: number,
+): Row => ({
   name,
   unit,
   better,
   target,
+  furtherTarget,
   runs: {},
 });
 
-function add(to: Row, contender: string, value: number): void {
+export function add(to: Row, contender: string, value: number): void {
   to.runs[contender] ??= [];
   to.runs[contender].push(value);
 }
@@ -53,7 +64,7 @@ function add(to: Row, contender: string, value: number): void {
 const forget = (file: string) => run("dd", `if=${file}`, "of=/dev/null", "iflag=nocache", "count=0", "status=none");
 
 /** A file is read once, so that whoever works from it finds it in the page cache. */
-const warm = (file: string) => run("dd", `if=${file}`, "of=/dev/null", "bs=1M", "status=none");
+export const warm = (file: string) => run("dd", `if=${file}`, "of=/dev/null", "bs=1M", "status=none");
 
 export async function measureReads(plan: Plan, servers: readonly Server[]): Promise<Section> {
   const { disk, folder, note } = plan;

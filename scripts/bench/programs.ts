@@ -30,8 +30,12 @@ const packages: Record<string, string> = {
   dd: "coreutils",
 };
 
+/** Only for the files view. */
+const packagesOfFiles: Record<string, string> = { fuse2fs: "fuse2fs", tar: "tar", find: "findutils" };
+
 /** @throws BenchError with exit code 2 that says what to install. */
-export function requirePrograms(): void {
+export function requirePrograms(forFiles: boolean): void {
+  const wanted = { ...packages, ...(forFiles ? packagesOfFiles : {}) };
   const folders = process.env.PATH!.split(delimiter);
   const isThere = (program: string) =>
     folders.some((folder) => {
@@ -42,9 +46,9 @@ export function requirePrograms(): void {
         return false;
       }
     });
-  const absent = Object.keys(packages).filter((program) => !isThere(program));
+  const absent = Object.keys(wanted).filter((program) => !isThere(program));
   if (absent.length > 0) {
-    const names = [...new Set(absent.map((program) => packages[program]))].join(" ");
+    const names = [...new Set(absent.map((program) => wanted[program]))].join(" ");
     throw new BenchError(`not found: ${absent.join(", ")}. Install with: apt-get install ${names}`, 2);
   }
   if (!existsSync("/dev/fuse")) throw new BenchError("/dev/fuse is not there: load it with modprobe fuse", 2);
@@ -89,6 +93,12 @@ export async function run(...command: string[]): Promise<{ stdout: string; stder
   });
   if (code !== 0) throw new BenchError(`${command.join(" ")}\nfailed: ${texts.stderr.trim() || texts.stdout.trim()}`);
   return texts;
+}
+
+/** Whether Spindle has a command. */
+export async function has(command: string): Promise<boolean> {
+  const { stdout } = await run(process.execPath, spindle, "--help");
+  return new RegExp(`^\\s*spindle ${command}\\b`, "m").test(stdout);
 }
 
 export interface Cost {

@@ -31,6 +31,8 @@ export interface Summary {
   readonly row: string;
   readonly medians: Record<string, number>;
   readonly ratios: Record<string, number>;
+  /** To the further reference, where there is one. */
+  readonly furtherRatios?: Record<string, number>;
 }
 
 export async function machineFacts(): Promise<Machine> {
@@ -61,10 +63,13 @@ export function median(values: readonly number[]): number {
 export function summarise(section: Section): Summary[] {
   return section.rows.map((row) => {
     const medians = Object.fromEntries(section.contenders.map((name) => [name, median(row.runs[name]!)]));
-    const reference = medians[section.reference];
-    const others = section.contenders.filter((name) => name !== section.reference);
-    const ratios = reference ? Object.fromEntries(others.map((name) => [name, medians[name]! / reference])) : {};
-    return { row: row.name, medians, ratios };
+    const ratiosTo = (reference: string) => {
+      const others = medians[reference] ? section.contenders.filter((name) => name !== reference) : [];
+      return Object.fromEntries(others.map((name) => [name, medians[name]! / medians[reference]!]));
+    };
+    const ratios = ratiosTo(section.reference);
+    if (section.furtherReference === undefined) return { row: row.name, medians, ratios };
+    return { row: row.name, medians, ratios, furtherRatios: ratiosTo(section.furtherReference) };
   });
 }
 
@@ -73,7 +78,8 @@ const number = (value: number) => (value >= 100 ? Math.round(value).toString() :
 /** Near 1 a third digit tells which side of it. */
 const ratio = (value: number) => value.toFixed(value > 0.95 && value < 1.05 ? 3 : 2);
 
-const aim = ({ better, target }: Row) => (target === undefined ? "" : `${better === "higher" ? ">=" : "<="} ${target}`);
+const aim = ({ better }: Row, target: number | undefined) =>
+  target === undefined ? "" : `${better === "higher" ? ">=" : "<="} ${Number(target.toFixed(2))}`;
 
 export function table(report: Report): string {
   const { machine, disk } = report;
@@ -82,15 +88,27 @@ export function table(report: Report): string {
     `Spindle ${report.spindle}, ${report.date}; medians of ${report.runs} interleaved runs`,
     `${machine.processor}, ${machine.cores} cores, ${gigabytes(machine.memory)} memory, Linux ${machine.kernel}, ` +
       `Node ${machine.node}, QEMU ${machine.qemu}, ${machine.fio}`,
-    `Disk: ${gigabytes(disk.size)}, GPT with ext4, ${gigabytes(disk.data)} used by ${disk.files} files of /usr`,
+    `Disk: ${gigabytes(disk.size)}, GPT with ext4, ${gigabytes(disk.data)} used by ${disk.files} files of /usr and one of ${Math.round(disk.large.size / 1e6)} MB`,
   ];
   for (const section of report.sections) {
-    const others = section.contenders.filter((name) => name in (section.summary[0]?.ratios ?? {}));
+    const [{ ratios: first = {}, furtherRatios: second = {} } = {}] = section.summary;
+    const others = section.contenders.filter((name) => name in first);
+    const further = section.contenders.filter((name) => name in second);
     const head = ["", "unit", ...section.contenders, ...others.map((name) => `ratio ${name}`), "aim"];
+    if (further.length > 0) head.push(...further.map((name) => `${name} to ${section.furtherReference}`), "aim");
     const body = section.rows.map((row, index) => {
-      const { medians, ratios } = section.summary[index]!;
+      const { medians, ratios, furtherRatios } = section.summary[index]!;
       const values = section.contenders.map((name) => number(medians[name]!));
-      return [row.name, row.unit, ...values, ...others.map((name) => ratio(ratios[name]!)), aim(row)];
+      const cells = [
+        row.name,
+        row.unit,
+        ...values,
+        ...others.map((name) => ratio(ratios[name]!)),
+        aim(row, row.target),
+      ];
+      if (further.length > 0)
+        cells.push(...further.map((name) => ratio(furtherRatios![name]!)), aim(row, row.furtherTarget));
+      return cells;
     });
     const widths = head.map((_, column) => Math.max(...[head, ...body].map((cells) => cells[column]!.length)));
     const print = (cells: string[]) =>

@@ -20,7 +20,7 @@ export interface Mounted {
 }
 
 /** Mount points in use, with the program that serves each where it is a child of ours. */
-const inUse = new Set<string>();
+export const inUse = new Set<string>();
 
 const isMounted = (path: string) =>
   readFileSync("/proc/self/mountinfo", "utf8")

@@ -9,6 +9,7 @@ import {
   readdirSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
 } from "node:fs";
@@ -26,15 +27,23 @@ export interface TestDisk {
   readonly data: number;
   /** Files that were copied. */
   readonly files: number;
+  /** One large file, a tar archive of some of them: its path in the ext4, and its size in bytes. */
+  readonly large: { readonly path: string; readonly size: number };
+  /** First byte of the ext4. */
+  readonly volume: number;
   /** The stretch with all but a hundredth of the ext4's data; random reads go there. Multiples of 1 MiB. */
   readonly used: { readonly position: number; readonly length: number; readonly data: number };
 }
 
-/** Makes the disk in `folder`, without root: `size` bytes, about `content` of them files of /usr. */
+/**
+ * Makes the disk in `folder`, without root: `size` bytes, about `content` of them files of /usr, a quarter of those in
+ * one large file.
+ */
 export async function makeTestDisk(folder: string, size: number, content: number): Promise<TestDisk> {
   const path = join(folder, "disk.raw");
   const tree = join(folder, "tree");
-  const files = copySample("/usr", tree, content);
+  const files = copySample("/usr", tree, content * 0.75);
+  const large = await makeLargeFile(tree, Math.floor(content / 4));
   closeSync(openSync(path, "w"));
   truncateSync(path, size);
   const first = 65;
@@ -44,7 +53,15 @@ export async function makeTestDisk(folder: string, size: number, content: number
   const ext4 = ["-q", "-F", "-t", "ext4", "-d", tree, "-L", "bench", "-E", `offset=${first * MiB},root_owner=0:0`];
   await run("mke2fs", ...ext4, path, `${blocks}m`);
   rmSync(tree, { recursive: true });
-  return { path, size, files, ...usage(path, first * MiB) };
+  return { path, size, files, large, volume: first * MiB, ...usage(path, first * MiB) };
+}
+
+/** An archive packs as well as the files in it, and is read like any large file. It ends where `size` is reached. */
+async function makeLargeFile(tree: string, size: number): Promise<TestDisk["large"]> {
+  const path = "large.tar";
+  const command = 'tar cf - --exclude="./$2" . 2>/dev/null | head -c "$3" > "$2"';
+  await run("bash", "-c", `cd "$1" && { ${command}; }`, "bash", tree, path, `${size}`);
+  return { path, size: statSync(join(tree, path)).size };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from "node:fs";
-import { system } from "../errors.js";
+import { system, usage } from "../errors.js";
 import { ENXIO, errno, lseek, SEEK_DATA, SEEK_END, SEEK_HOLE } from "../libc.js";
 import type { ByteSource, Extent } from "./byte-source.js";
 
@@ -33,10 +33,10 @@ export class FileSource implements ByteSource {
     let fd: number | undefined;
     try {
       // Looked at first: to open a device can be an act (a watchdog starts to count), and images name paths to open.
-      refuseOthers(statSync(path));
+      refuseOthers(path, statSync(path));
       // Without O_NONBLOCK the open of a named pipe, put there since, would wait for a writer.
       fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-      refuseOthers(fstatSync(fd));
+      refuseOthers(path, fstatSync(fd));
       return new FileSource(name, fd);
     } catch (error) {
       if (fd !== undefined) closeSync(fd);
@@ -95,8 +95,8 @@ export class FileSource implements ByteSource {
   }
 }
 
-function refuseOthers(stat: Stats): void {
+function refuseOthers(path: string, stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
   const what = stat.isDirectory() ? "a folder" : "neither a file nor a block device";
-  throw new Error(`it is ${what}; name a disk image or a disk`);
+  throw usage(`${path}: is ${what}; name a disk image or a disk.`);
 }

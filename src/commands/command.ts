@@ -5,6 +5,10 @@ import type { Terminal } from "./terminal.js";
 export interface Command<Arguments = Record<string, unknown>> {
   /** As yargs takes it: `create <source> <image>`. */
   readonly syntax: string;
+  /** How help shows the syntax, where that isn't told by the names in it: `cp IMAGE PATH... TARGET`. */
+  readonly usage?: string;
+  /** Whether `-name` means `--name` rather than `-n -a -m -e`, as find(1) has it. */
+  readonly singleDash?: boolean;
   /** One line for the list of commands. */
   readonly summary: string;
   /** A paragraph or more for `--help` and the manual. */

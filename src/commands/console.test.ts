@@ -1,3 +1,4 @@
+import { closeSync, openSync } from "node:fs";
 import test from "ava";
 import { createTerminal, humanDuration, progressLine } from "./console.js";
 
@@ -110,4 +111,39 @@ test("durations are told in the two units that matter", (t) => {
   t.is(humanDuration(59.6), "1 min 00 s");
   t.is(humanDuration(125), "2 min 05 s");
   t.is(humanDuration(12_000), "3 h 20 min");
+});
+
+test("parts of a long result are written as they are, until nobody reads them", async (t) => {
+  const written: string[] = [];
+  const stdout = {
+    write(part: string | Uint8Array, done?: (error?: Error | null) => void) {
+      if (written.length === 2) done?.(Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
+      else {
+        written.push(Buffer.from(part).toString("latin1"));
+        done?.();
+      }
+    },
+  };
+  const terminal = createTerminal({ json: false, stdout, stderr: screen(false) });
+  t.true(await terminal.write("a\n"));
+  t.true(await terminal.write(Buffer.from([0xff, 0x1b])));
+  t.false(await terminal.write("gone"));
+  t.false(await terminal.write("gone"));
+  t.deepEqual(written, ["a\n", "\xff\x1b"]);
+});
+
+test("a part that can't be written is a failure in words", async (t) => {
+  const stdout = {
+    write: (_: string | Uint8Array, done?: (error?: Error | null) => void) =>
+      done?.(Object.assign(new Error("write ENOSPC"), { code: "ENOSPC" })),
+  };
+  const terminal = createTerminal({ json: false, stdout, stderr: screen(false) });
+  await t.throwsAsync(terminal.write("x"), { message: /^writing to the standard output: no space is left/ });
+});
+
+test("a part goes to a file whole, and a full device is said", async (t) => {
+  const fd = openSync("/dev/full", "w");
+  t.teardown(() => closeSync(fd));
+  const terminal = createTerminal({ json: false, stdout: { fd, write() {} }, stderr: screen(false) });
+  await t.throwsAsync(terminal.write("x"), { message: /no space is left/ });
 });

@@ -3,8 +3,10 @@
  * cli-progress, and only where somebody looks: on a terminal, without `--json`, and after a moment, so that a quick
  * command does not flash.
  */
+import { fstatSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { SingleBar } from "cli-progress";
+import { system } from "../errors.js";
 import { humanSize } from "./sizes.js";
 import type { Progress, Terminal } from "./terminal.js";
 
@@ -21,7 +23,10 @@ const barWidth = 24;
 
 /** A stream as a terminal uses it: `process.stdout`, or a test's. */
 export interface Output {
-  write(text: string): unknown;
+  /** Calls `done`, where it is given, when there is room for more or writing failed. */
+  write(text: string | Uint8Array, done?: (error?: Error | null) => void): unknown;
+  /** Of an open file. */
+  readonly fd?: number;
   readonly isTTY?: boolean;
   readonly columns?: number;
 }
@@ -40,8 +45,14 @@ export interface Console extends Terminal {
 
 export function createTerminal({ json, stdout, stderr }: TerminalOptions): Console {
   const bars = new Set<Bar>();
+  const write = partWriter(stdout);
   return {
     json,
+    interactive: stdout.isTTY === true,
+    write(part) {
+      for (const bar of bars) bar.hide();
+      return write(part);
+    },
     exitCode: 0,
     result(data, text) {
       for (const bar of bars) bar.hide();
@@ -61,6 +72,37 @@ export function createTerminal({ json, stdout, stderr }: TerminalOptions): Conso
       for (const bar of bars) bar.stop();
     },
   };
+}
+
+/** Terminal.write for one stream. */
+function partWriter(stdout: Output): Terminal["write"] {
+  let closed = false;
+  return async (part) => {
+    if (closed) return false;
+    try {
+      if (isWrittenDirectly(stdout)) writeWhole(stdout.fd!, part);
+      else
+        await new Promise<void>((resolve, reject) => {
+          stdout.write(part, (error) => (error ? reject(error) : resolve()));
+        });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw system("writing to the standard output", error);
+      closed = true;
+    }
+    return !closed;
+  };
+}
+
+function isWrittenDirectly({ fd, isTTY }: Output): boolean {
+  if (fd === undefined || isTTY) return false;
+  const stat = fstatSync(fd);
+  return !stat.isFIFO() && !stat.isSocket();
+}
+
+/** Node's own stream for a file ignores that a disk which runs full takes only a part. */
+function writeWhole(fd: number, part: string | Uint8Array): void {
+  const bytes = typeof part === "string" ? Buffer.from(part) : part;
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done);
 }
 
 /** Text as whole lines; nothing stays nothing. */

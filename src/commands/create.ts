@@ -4,7 +4,7 @@ import { createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
 import type { Command } from "./command.js";
-import { wholeNumber } from "./numbers.js";
+import { counted, wholeNumber } from "./numbers.js";
 import { humanSize, parseSize } from "./sizes.js";
 import type { Progress } from "./terminal.js";
 
@@ -91,7 +91,7 @@ export const create: Command<Arguments> = {
     terminal.result(
       data,
       () =>
-        `${given.image}: ${data.kind} image of ${humanSize(made.size)} in ${humanSize(made.fileSize)} (ratio ${data.ratio.toFixed(1)}), ${made.storedChunks} chunks stored, ${seconds.toFixed(1)} s`,
+        `${given.image}: ${data.kind} image of ${humanSize(made.size)} in ${humanSize(made.fileSize)} (ratio ${data.ratio.toFixed(1)}), ${counted(made.storedChunks, "chunk")} stored, ${seconds.toFixed(1)} s`,
     );
   },
 };

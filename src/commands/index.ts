@@ -10,7 +10,7 @@ export interface CommandEntry {
   load(): Promise<Command<never>>;
 }
 
-/** The commands in the order of the help: making images, using them, looking after them, getting the disk back. */
+/** The commands in the order of the help: making images, using them, reading their files without a mount, looking after them, getting the disk back. */
 export const commands: readonly CommandEntry[] = [
   {
     name: "create",
@@ -26,6 +26,41 @@ export const commands: readonly CommandEntry[] = [
     name: "unmount",
     summary: "End a mount",
     load: async () => (await import("./unmount.js")).unmount,
+  },
+  {
+    name: "ls",
+    summary: "List files of an image",
+    load: async () => (await import("./ls.js")).ls,
+  },
+  {
+    name: "tree",
+    summary: "Draw the folders of an image",
+    load: async () => (await import("./tree.js")).tree,
+  },
+  {
+    name: "cat",
+    summary: "Write files of an image to the standard output",
+    load: async () => (await import("./cat.js")).cat,
+  },
+  {
+    name: "cp",
+    summary: "Copy files out of an image",
+    load: async () => (await import("./cp.js")).cp,
+  },
+  {
+    name: "find",
+    summary: "Find files of an image",
+    load: async () => (await import("./find.js")).find,
+  },
+  {
+    name: "stat",
+    summary: "Tell all that an image knows of a file",
+    load: async () => (await import("./stat.js")).stat,
+  },
+  {
+    name: "hash",
+    summary: "Checksums of files of an image",
+    load: async () => (await import("./hash.js")).hash,
   },
   {
     name: "info",

@@ -42,6 +42,7 @@ const info: InfoResult = {
     { file: "/b/base.spin", format: "spin", facts: { chunkSize: 65536, sectors: [512, 4096], model: undefined } },
   ],
   volumes: gpt,
+  filesystems: [],
 };
 
 test("an image with a chain and partitions is told in aligned blocks", (t) => {
@@ -87,4 +88,40 @@ test("names from the image can't command the terminal", (t) => {
   const text = infoText({ ...info, chain: [{ file: "a\u0008", format: "raw", facts }], volumes });
   t.notRegex(text, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e]/);
   t.true(text.includes("\\u001b[2Jx\\u000a\\u202ey\\u0085"));
+});
+
+test("filesystems are told with their size and use, and what is wrong with them", (t) => {
+  const text = infoText({
+    ...info,
+    filesystems: [
+      { name: "p1", filesystem: undefined, problem: "monday.spin > partition 1: byte 3: no \u001bsense." },
+      {
+        name: "p12",
+        filesystem: {
+          type: "ext4",
+          label: "root",
+          size: 1610612736,
+          free: 536870912,
+          facts: { uuid: "e86e657a", blockSize: 4096 },
+          warnings: ["Its journal was replayed."],
+        },
+      },
+    ],
+  });
+  t.true(
+    text.includes(`Warning: The backup GPT differs from the primary one, which is used.
+Warning: p1: monday.spin > partition 1: byte 3: no \\u001bsense.
+Warning: p12: Its journal was replayed.
+`),
+  );
+  t.true(
+    text.endsWith(`
+Filesystem of p12: ext4
+  label            root
+  filesystem size  1.5 GiB (1,610,612,736 bytes)
+  used             1 GiB (1,073,741,824 bytes)
+  free             512 MiB (536,870,912 bytes)
+  uuid             e86e657a
+  block size       4 KiB (4,096 bytes)`),
+  );
 });

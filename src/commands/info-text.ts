@@ -10,6 +10,27 @@ export interface ChainLink {
   readonly facts: Record<string, unknown>;
 }
 
+/** A place where a filesystem may be, and what is there. */
+export interface FoundPlace {
+  /** Its folder in a mount: `p1`, or `disk` for a disk without partitions. */
+  readonly name: string;
+  /** Undefined where none was recognised, or it can't be opened. */
+  readonly filesystem: FileSystemFacts | undefined;
+  /** Why a filesystem that is there can't be opened. */
+  readonly problem?: string;
+}
+
+export interface FileSystemFacts {
+  readonly type: string;
+  readonly label: string;
+  /** In bytes; undefined where the filesystem's own count is damaged. */
+  readonly size: number | undefined;
+  readonly free: number | undefined;
+  /** What the format tells beside that: plain JSON data. */
+  readonly facts: Record<string, unknown>;
+  readonly warnings: readonly string[];
+}
+
 /** What `spindle info` finds out, as `--json` prints it. */
 export interface InfoResult {
   /** As it was given. */
@@ -20,6 +41,7 @@ export interface InfoResult {
   /** Newest first: the image itself, then what it builds on. */
   readonly chain: readonly ChainLink[];
   readonly volumes: VolumeTable;
+  readonly filesystems: readonly FoundPlace[];
 }
 
 /** The result in words, aligned, without a newline at its end. */
@@ -34,9 +56,11 @@ export function infoText(info: InfoResult): string {
     ]),
     ...chain.map((link, index) => chainText(link, index, chain.length)),
   ];
-  if (volumes.warnings.length > 0)
-    blocks.push(volumes.warnings.map((line) => `Warning: ${printable(line)}`).join("\n"));
+  const warnings = [...volumes.warnings, ...info.filesystems.flatMap(placeWarnings)];
+  if (warnings.length > 0) blocks.push(warnings.map((line) => `Warning: ${printable(line)}`).join("\n"));
   if (volumes.volumes.length > 0) blocks.push(volumeText(volumes));
+  for (const { name, filesystem } of info.filesystems)
+    if (filesystem) blocks.push(fileSystemText(name, filesystem, volumes.volumes.length > 0));
   return blocks.join("\n\n");
 }
 
@@ -48,10 +72,27 @@ function tableInWords({ scheme, id, sectorSize, volumes }: VolumeTable): string 
 
 function chainText({ file, format, facts }: ChainLink, index: number, count: number): string {
   const place = count === 1 ? "" : index === 0 ? `Layer 1 of ${count}, newest: ` : `Layer ${index + 1} of ${count}: `;
-  const rows = Object.entries(facts)
+  const rows = factRows(facts);
+  return [`${place}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
+}
+
+const factRows = (facts: Record<string, unknown>) =>
+  Object.entries(facts)
     .filter(([, value]) => value !== undefined && value !== null && value !== "")
     .map(([name, value]): [string, string] => [`  ${inWords(name)}`, factText(name, value)]);
-  return [`${place}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
+
+const placeWarnings = ({ name, filesystem, problem }: FoundPlace) =>
+  [...(problem === undefined ? [] : [problem]), ...(filesystem?.warnings ?? [])].map((line) => `${name}: ${line}`);
+
+function fileSystemText(name: string, { type, label, size, free, facts }: FileSystemFacts, partition: boolean): string {
+  const rows: [string, string][] = [];
+  if (label) rows.push(["  label", printable(label)]);
+  if (size !== undefined) rows.push(["  filesystem size", sizeInFull(size)]);
+  if (size !== undefined && free !== undefined)
+    rows.push(["  used", sizeInFull(size - free)], ["  free", sizeInFull(free)]);
+  rows.push(...factRows(facts));
+  const title = `Filesystem ${partition ? `of ${name}` : "of the whole disk"}: ${printable(type)}`;
+  return [title, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
 }
 
 /** `contentRoot` is shown as `content root`. */

@@ -1,6 +1,8 @@
-import { openImage } from "../open.js";
+import { ImageError } from "../errors.js";
+import type { FileSystem } from "../filesystems/filesystem.js";
+import { type FoundVolume, openFound } from "../open.js";
 import type { Command } from "./command.js";
-import { type InfoResult, infoText } from "./info-text.js";
+import { type FileSystemFacts, type FoundPlace, type InfoResult, infoText } from "./info-text.js";
 
 interface Arguments {
   image: string;
@@ -11,7 +13,7 @@ export const info: Command<Arguments> = {
   syntax: "info <image>",
   summary: "Tell what an image holds",
   description:
-    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), and the partitions. Nothing but the index is read.",
+    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. Of the data only the records of the filesystems are read.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: { parent: { type: "string", describe: "where the image's base is, when it was moved" } },
   examples: [
@@ -20,7 +22,7 @@ export const info: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openImage({ path: given.image, parent: given.parent });
+    const opened = openFound({ path: given.image, parent: given.parent });
     try {
       const result: InfoResult = {
         path: given.image,
@@ -28,6 +30,7 @@ export const info: Command<Arguments> = {
         size: opened.disk.size,
         chain: opened.layers.map(({ name, format, facts }) => ({ file: name, format, facts })),
         volumes: opened.table,
+        filesystems: opened.found.map(placeFacts),
       };
       terminal.result(result, infoText);
     } finally {
@@ -35,3 +38,24 @@ export const info: Command<Arguments> = {
     }
   },
 };
+
+function placeFacts({ name, tree, problem }: FoundVolume): FoundPlace {
+  if (!tree) return { name, filesystem: undefined, ...(problem ? { problem: problem.message } : {}) };
+  return { name, filesystem: fileSystemFacts(tree) };
+}
+
+function fileSystemFacts(tree: FileSystem): FileSystemFacts {
+  const { type, label, facts = {} } = tree;
+  const warnings = [...(tree.warnings ?? [])];
+  let size: number | undefined;
+  let free: number | undefined;
+  try {
+    const { blockSize, blocks, freeBlocks } = tree.statistics;
+    size = blocks * blockSize;
+    free = freeBlocks * blockSize;
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    warnings.push(error.message);
+  }
+  return { type, label, size, free, facts, warnings };
+}

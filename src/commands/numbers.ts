@@ -11,3 +11,6 @@ export function wholeNumber(text: string | undefined, option: string, least: num
     throw usage(`${option} ${text}: must be a whole number from ${least} to ${most}.`);
   return value;
 }
+
+/** `1 chunk`, `2 chunks`. */
+export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;

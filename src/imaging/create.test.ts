@@ -6,6 +6,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -71,7 +72,7 @@ test("the number of threads doesn't change the file's frames", async (t) => {
   t.true(frames("one").equals(frames("eight")));
 });
 
-for (const length of [0, 1, 16 * KiB, 16 * KiB + 1, 4 * MiB, 4 * MiB + 1])
+for (const length of [1, 16 * KiB, 16 * KiB + 1, 4 * MiB, 4 * MiB + 1])
   test(`a stream of ${length} bytes becomes a disk of as many`, async (t) => {
     const path = workspace(t);
     const bytes = noise(length).fill(7, 0, Math.min(length, 1));
@@ -291,6 +292,26 @@ test("an image made of an image holds the same disk", async (t) => {
   t.true((await contentOf(path("b.spin"))).equals(disk));
 });
 
+test("a stream that ends before its first byte makes no image, since what feeds it has failed", async (t) => {
+  const path = workspace(t);
+  await t.throwsAsync(create("-", path("image"), { stream: Readable.from([]) }), {
+    instanceOf: ImageError,
+    message: /ended before its first byte/,
+  });
+  t.deepEqual(beside(path("image")), []);
+});
+
+test("a base that is named by a link is recorded by its own name", async (t) => {
+  const path = workspace(t);
+  write(path("disk"), disk);
+  await create(path("disk"), path("monday.spin"));
+  symlinkSync("monday.spin", path("latest.spin"));
+  await create(path("disk"), path("tuesday.spin"), { base: path("latest.spin") });
+  rmSync(path("latest.spin"));
+  symlinkSync("tuesday.spin", path("latest.spin"));
+  t.true((await contentOf(path("tuesday.spin"))).equals(disk));
+});
+
 test("a failing stream is told, and no image is left", async (t) => {
   const path = workspace(t);
   const stream = Readable.from(
@@ -324,6 +345,9 @@ for (const signal of ["SIGKILL", "SIGINT", "SIGTERM"] as const)
     if (signal === "SIGKILL") t.true(left.every((name) => /^\.image\.[0-9a-f]{8}\.partial$/.test(name)));
     else t.deepEqual(left, []);
     for (const name of left) t.throws(() => readSecondly(readFileSync(path(name))));
+    write(path("disk"), disk);
+    await create(path("disk"), path("image"), { force: true });
+    t.deepEqual(beside(path("image")).sort(), ["disk", "image"]);
   });
 
 test("the command makes an image of standard input and tells of it", async (t) => {

@@ -4,13 +4,13 @@
  * are in flight; what is a hole isn't read.
  */
 import { randomBytes } from "node:crypto";
-import { fstatSync } from "node:fs";
+import { fstatSync, lstatSync, realpathSync } from "node:fs";
 import { dirname, relative, resolve, sep } from "node:path";
 import type { Readable } from "node:stream";
 import { setImmediate } from "node:timers/promises";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { type OpenedLayers, openLayers } from "../chain.js";
-import { ImageError, mismatch, system, usage } from "../errors.js";
+import { ImageError, mismatch, missing, system, usage } from "../errors.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { fanOut, longestFrame } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
@@ -119,7 +119,10 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     };
 
     if (source) await readDisk(source.disk, base?.chain, init, pieces, submit, writeNext);
-    else await readStream(options.stream!, init, submit);
+    else if ((await readStream(options.stream!, init, submit)) === 0)
+      throw missing(
+        "-: ended before its first byte, and no image was made. See what the command before the pipe said.",
+      );
     while (pieces.length > 0) await writeNext();
 
     const imageFolder = dirname(resolve(options.image));
@@ -132,7 +135,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
       level: options.level,
       ...(options.base === undefined
         ? {}
-        : { base: { path: relative(imageFolder, resolve(options.base)).split(sep).join("/") } }),
+        : { base: { path: relative(imageFolder, behindLink(options.base)).split(sep).join("/") } }),
     });
     refuseShrunken(source, sizes);
     await output.commit();
@@ -202,7 +205,8 @@ function zeroPiece(base: ChainDigests | undefined, first: number, leaves: number
   return { zeroLeaves: count, same };
 }
 
-async function readStream(stream: Readable, init: CreateInit, submit: Submit): Promise<void> {
+/** @returns how many bytes the stream had */
+async function readStream(stream: Readable, init: CreateInit, submit: Submit): Promise<number> {
   const slot = Buffer.alloc(init.inputSlot);
   let filled = 0;
   let position = 0;
@@ -229,6 +233,7 @@ async function readStream(stream: Readable, init: CreateInit, submit: Submit): P
       : system(`reading the stream after byte ${position + filled}`, error);
   }
   if (filled > 0) await flush();
+  return position;
 }
 
 function openBase(path: string) {
@@ -261,6 +266,9 @@ function chunkSizeOf(options: CreateOptions, base: readonly SpinLayer[] | undefi
     throw usage(`--chunk ${chunkSize}: must be a power of two from ${smallestChunk} to ${largestChunk} bytes.`);
   return chunkSize;
 }
+
+/** The path of a base for the record: a link such as `latest.spin` leads to another file tomorrow. */
+const behindLink = (path: string) => (lstatSync(path).isSymbolicLink() ? realpathSync(path) : resolve(path));
 
 /** An image that replaces what it is made from, or builds on, would be lost with it. */
 function refuseOwnImage(image: string, opened: OpenedLayers, what: string): void {

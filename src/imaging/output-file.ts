@@ -1,24 +1,32 @@
 /**
  * A file that appears whole or not at all: it is written under a temporary name in the same folder, flushed, and renamed
- * at the end. Whatever goes wrong before, the old file of that name isn't touched and the temporary one is removed.
+ * at the end. Whatever goes wrong before, the old file of that name isn't touched and the temporary one is removed. What
+ * a kill -9 or a power failure left behind is removed when the next file of that name is begun: a temporary file is
+ * locked for as long as its process lives, wherever that runs, so that one that can be locked is nobody's.
  */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
+  constants,
   fdatasync,
+  fstatSync,
   fsync,
   fsyncSync,
+  lstatSync,
   openSync,
+  readdirSync,
   realpathSync,
   renameSync,
   rmSync,
   type Stats,
   statSync,
+  unlinkSync,
   writeSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { system, usage } from "../errors.js";
+import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB } from "../libc.js";
 
 /** Small writes are gathered to this many bytes. */
 const bufferSize = 1 << 20;
@@ -64,13 +72,15 @@ export class OutputFile {
     const there = statOf(path);
     if (there && !there.isFile())
       throw usage(`${path}: is not a file and can't be replaced by one; choose another name.`);
+    if (!there && isLink(path)) throw usage(`${path}: is a link to nothing; remove it, or choose another name.`);
     // Through a link the file that it leads to is replaced, not the link.
     this.path = there ? realpathSync(path) : resolve(path);
     this.refuseToReplace();
-    const random = randomBytes(4).toString("hex");
-    this.temporary = join(dirname(this.path), `.${basename(this.path)}.${random}.partial`);
+    const folder = dirname(this.path);
+    const start = temporaryStart(basename(this.path));
+    removeLeftovers(folder, start);
     try {
-      this.fd = openSync(this.temporary, "wx+", 0o666);
+      ({ path: this.temporary, fd: this.fd } = openTemporary(folder, start));
     } catch (error) {
       throw system(`creating ${path}`, error);
     }
@@ -154,6 +164,62 @@ export class OutputFile {
       .finally(() => {
         this.flushing = undefined;
       });
+  }
+}
+
+const temporaryEnd = /^\.[0-9a-f]{8}\.partial$/;
+/** The longest file name of most filesystems, and what a temporary one has behind its start, in bytes. */
+const longestName = 255;
+const endLength = ".01234567.partial".length;
+
+/** What the temporary names of a file called `name` begin with: as much of the name as leaves room for the rest. */
+function temporaryStart(name: string): string {
+  let start = `.${name}`;
+  while (Buffer.byteLength(start) > longestName - endLength) start = start.slice(0, -1);
+  return start;
+}
+
+/** Makes a temporary file, and locks it where the filesystem has locks. */
+function openTemporary(folder: string, start: string): { path: string; fd: number } {
+  for (;;) {
+    const path = join(folder, `${start}.${randomBytes(4).toString("hex")}.partial`);
+    const fd = openSync(path, "wx+", 0o666);
+    // Another process may take it for a leftover in the moment before it is locked: then that one has the lock, or had it.
+    if (flock(fd, LOCK_EX | LOCK_NB) === 0 ? fstatSync(fd).nlink > 0 : errno() !== EWOULDBLOCK) return { path, fd };
+    closeSync(fd);
+    rmSync(path, { force: true });
+  }
+}
+
+/** Removes temporary files whose process is gone. What can't be looked at, locked or removed stays: it is in nobody's way. */
+function removeLeftovers(folder: string, start: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    return;
+  }
+  for (const name of names) {
+    if (!name.startsWith(start) || !temporaryEnd.test(name.slice(start.length))) continue;
+    let fd: number | undefined;
+    try {
+      const path = join(folder, name);
+      // For writing, since NFS has exclusive locks for no other opening.
+      fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+      if (fstatSync(fd).isFile() && flock(fd, LOCK_EX | LOCK_NB) === 0) unlinkSync(path);
+    } catch {
+      // gone in between, or another user's
+    } finally {
+      if (fd !== undefined) closeSync(fd);
+    }
+  }
+}
+
+function isLink(path: string): boolean {
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false; // nothing is there
   }
 }
 

@@ -136,6 +136,7 @@ function openTarget(source: OpenedLayers, options: RestoreOptions): Target {
         );
     }
     if (there.isBlockDevice()) return deviceTarget(source, options, there.rdev);
+    if (there.isDirectory()) throw usage(`${options.target}: is a folder; name the file to write in it.`);
     if (!there.isFile()) throw usage(`${options.target}: is neither a file nor a block device.`);
   }
   const file = new OutputFile(options.target, options.force);

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import test from "ava";
 import { readSecondly } from "../images/spin/second-test-reader.js";
 import { diskOf, smallest } from "../images/spin/spin-test-tools.js";
@@ -88,12 +88,31 @@ for (const [type, message] of [
     t.is(layers[0]!.chunks, type === "SPDG" ? 5 : type === "SPLF" ? 2 : 0);
   });
 
-test("a raw disk has no checksums, which is told", async (t) => {
+test("a raw disk has no checksums: it is not called sound", async (t) => {
   const path = workspace(t);
   write(path("disk"), diskOf("ab"));
-  const { code, stdout } = await ended(spindle("verify", path("disk")));
-  t.is(code, 0);
-  t.regex(stdout, /raw has no checksums, nothing could be checked/);
+  const { code, stdout, stderr } = await ended(spindle("verify", path("disk")));
+  t.is(code, 4);
+  t.is(stdout, "");
+  t.regex(stderr, /disk: raw has no checksums, nothing can be verified/);
+});
+
+test("an image whose first bytes are damaged is not taken for a raw disk", async (t) => {
+  const path = workspace(t);
+  write(path("disk"), diskOf("ab"));
+  await create(path("disk"), path("image"));
+  const bytes = readFileSync(path("image"));
+  bytes[20]! ^= 1;
+  write(path("image"), bytes);
+  for (const words of [
+    ["verify", path("image")],
+    ["restore", path("image"), path("out")],
+  ]) {
+    const { code, stderr } = await ended(spindle(...words));
+    t.is(code, 5);
+    t.regex(stderr, /image: the header at byte 8 fails its checksum/);
+  }
+  t.deepEqual(readdirSync(path("")).sort(), ["disk", "image"]);
 });
 
 test("an empty disk is sound", async (t) => {

@@ -39,6 +39,13 @@ export interface ParentReference {
   readonly paths: readonly string[];
   /** Whom to look for in words, for messages: `base.spin (id 1b2c…)`. */
   readonly description: string;
+  /** The parent's format as the child records it: it isn't recognised by its bytes then, where this program knows it. */
+  readonly format?: string;
+  /**
+   * False where the child records nothing of its parent's content: then only the recorded path tells it, no other file
+   * is looked for, and one that the user names is taken only where nothing usable is at that path.
+   */
+  readonly identified?: boolean;
   /**
    * Checks that `candidate` is the parent that was recorded.
    * @throws ImageError `mismatch` naming both files, what differs and what to do.

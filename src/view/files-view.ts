@@ -42,6 +42,7 @@ class JoinedView implements FileSystem {
       blockSize,
       blocks: Math.floor(sum((one) => (one.blocks * one.blockSize) / blockSize)),
       freeBlocks: Math.floor(sum((one) => (one.freeBlocks * one.blockSize) / blockSize)),
+      availableBlocks: Math.floor(sum((one) => ((one.availableBlocks ?? one.freeBlocks) * one.blockSize) / blockSize)),
       files: sum((one) => one.files),
       freeFiles: sum((one) => one.freeFiles),
       nameLength: Math.max(255, ...parts.map(({ tree }) => tree.statistics.nameLength)),

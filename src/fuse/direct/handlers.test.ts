@@ -167,8 +167,22 @@ test("READDIR lists `.` and `..` first, with inode numbers as stat has them", (t
   t.deepEqual(parse(body, false), [
     { ino: 500n, next: 1n, type: 4, name: "." },
     { ino: 500n, next: 2n, type: 4, name: ".." },
-    { ino: 70n, next: 3n, type: 8, name: "digits" },
+    { ino: 70n, next: 0x7fffffffn, type: 8, name: "digits" },
   ]);
+});
+
+test("a listing's last entry leads to its end, which is told without looking into the directory", (t) => {
+  let passes = 0;
+  const { session: s } = session({
+    *list() {
+      passes++;
+      yield { name: bytes("only"), file: 1000, kind: "file", inode: 7 };
+    },
+  });
+  const { body } = ask(s, requestBytes(opcodes.READDIR, node(9), readIn(0n, 4096)))!;
+  const { next } = parse(body, false).at(-1)!;
+  t.is(ask(session().session, requestBytes(opcodes.READDIR, node(9), readIn(next, 4096)))!.body.length, 0);
+  t.is(passes, 1);
 });
 
 test("READDIRPLUS brings nodes along, but none for `.` and `..`", (t) => {

@@ -133,15 +133,15 @@ test("INIT takes the older minor version and only flags that the kernel offers",
   t.deepEqual([body.readUInt32LE(0), body.readUInt32LE(4)], [7, 39]);
   const wanted = Object.values(initFlags).reduce((all, flag) => all | flag);
   t.is(body.readUInt32LE(12), wanted);
-  t.is(body.readUInt16LE(28), 256);
+  t.is(body.readUInt16LE(28), 64);
   // This flag has the kernel refuse the mounting user too.
   t.is(init(7, 45, 0xffffffff).body.readUInt32LE(12), wanted & ~initFlags.POSIX_ACL);
   const older = init(7, 31, initFlags.ASYNC_READ | (1 << 1)).body;
   t.deepEqual([older.readUInt32LE(4), older.readUInt32LE(12)], [31, initFlags.ASYNC_READ]);
 });
 
-test("a request has at most 1 MiB whatever a page has", (t) => {
-  t.is(init(7, 40, 0, 65536).body.readUInt16LE(28), 16);
+test("a request has at most 256 KiB whatever a page has", (t) => {
+  t.is(init(7, 40, 0, 65536).body.readUInt16LE(28), 4);
 });
 
 test("a kernel with a newer major version is told ours, and sends INIT again", (t) => {

@@ -21,10 +21,15 @@ const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code ?? "";
  * @throws Error when reading or writing fails otherwise
  */
 export function serve(fd: number, session: Session, request: Request, reply: Reply, state: WorkerState): void {
-  while (receive(fd, request, state)) {
+  state.free();
+  for (;;) {
+    state.rest();
+    if (!receive(fd, request)) return;
+    state.hear();
     const { uniqueLow, uniqueHigh } = request;
     state.hold(uniqueLow, uniqueHigh);
     const result = session.answer(request, reply);
+    state.free();
     if (result !== NO_REPLY) {
       if (result === -errno.EIO) state.countError();
       else if (request.opcode === opcodes.READ) state.countRead(result);
@@ -35,13 +40,10 @@ export function serve(fd: number, session: Session, request: Request, reply: Rep
 }
 
 /** @returns false when the mount is gone */
-function receive(fd: number, request: Request, state: WorkerState): boolean {
-  state.listen();
+function receive(fd: number, request: Request): boolean {
   for (;;) {
     try {
-      const length = readSync(fd, request.bytes, 0, request.bytes.length, null);
-      state.hear();
-      return length > 0;
+      return readSync(fd, request.bytes, 0, request.bytes.length, null) > 0;
     } catch (error) {
       if (gone.has(codeOf(error))) return false;
       if (!again.has(codeOf(error))) throw error;

@@ -1,61 +1,86 @@
+import { Worker, type WorkerOptions } from "node:worker_threads";
 import test from "ava";
 import { createState, WorkerState } from "./state.js";
 
-/** How many workers are awake, found by who would return at once from listening. */
 const awake = (state: ReturnType<typeof createState>) => new Int32Array(state.orders)[1];
 
-function crew(workers: number) {
-  const state = createState(workers);
-  return { state, workers: Array.from({ length: workers }, (_, number) => new WorkerState(state, number)) };
+/** Workers that have begun to listen, as many as are awake. */
+function crew(count: number) {
+  const state = createState(count);
+  const workers = Array.from({ length: count }, (_, number) => new WorkerState(state, number));
+  for (const worker of workers.slice(0, awake(state))) {
+    worker.free();
+    worker.rest();
+  }
+  return { state, workers };
 }
 
 test("one reader's requests keep two workers awake, however many there are", (t) => {
   const { state, workers } = crew(8);
-  const [one, other] = workers as [WorkerState, WorkerState];
-  one.listen();
+  workers[0]!.hear();
   for (let request = 0; request < 10_000; request++) {
-    const [hears, next] = request % 2 === 0 ? [one, other] : [other, one];
-    next.listen();
+    const [answers, hears] = request % 2 === 0 ? [workers[0]!, workers[1]!] : [workers[1]!, workers[0]!];
+    answers.free();
+    // The reader has its reply and asks on before the one who answered is back from sending it.
     hears.hear();
+    answers.rest();
   }
   t.is(awake(state), 2);
 });
 
 test("when all that are awake are busy another is woken, up to the last", (t) => {
   const { state, workers } = crew(4);
-  workers[0]!.listen();
-  workers[1]!.listen();
   workers[0]!.hear();
   t.is(awake(state), 2, "one listens still");
   workers[1]!.hear();
   t.is(awake(state), 3);
-  workers[2]!.listen();
-  workers[2]!.hear();
-  t.is(awake(state), 4);
-  workers[3]!.listen();
-  workers[3]!.hear();
-  t.is(awake(state), 4);
+  for (const number of [2, 3]) {
+    workers[number]!.free();
+    workers[number]!.rest();
+    workers[number]!.hear();
+    t.is(awake(state), 4);
+  }
 });
 
-test("the last worker goes to sleep when two others have listened for long", (t) => {
-  const { state, workers } = crew(3);
-  workers[0]!.listen();
-  workers[0]!.hear();
+test("the last worker goes to sleep when two others have listened for long, and comes when it is needed", async (t) => {
+  const state = createState(3);
+  const [one, two, three] = [0, 1, 2].map((number) => new WorkerState(state, number)) as [
+    WorkerState,
+    WorkerState,
+    WorkerState,
+  ];
+  one.free();
+  one.hear();
   t.is(awake(state), 3);
-  workers[0]!.listen();
-  workers[1]!.listen();
+  for (const worker of [one, two, three]) worker.free();
   for (let request = 0; request < 511; request++) {
-    workers[2]!.listen();
-    workers[2]!.hear();
+    three.rest();
+    three.hear();
+    three.free();
   }
   t.is(awake(state), 3);
-  workers[2]!.listen();
-  t.is(awake(state), 2);
+  // The next time it would sleep: a thread that does it tells when it is awake again.
+  const url = new URL("./state.js", import.meta.url).href;
+  const sleeper = new Worker(
+    `import { parentPort, workerData } from "node:worker_threads"; import { WorkerState } from "${url}";
+     const own = new WorkerState(workerData, 2); parentPort.postMessage("begins");
+     for (let request = 0; request < 512; request++) { own.rest(); own.hear(); own.free(); }
+     parentPort.postMessage("slept");`,
+    { eval: true, workerData: state, execArgv: ["--input-type=module"] } as WorkerOptions,
+  );
+  const said: string[] = [];
+  sleeper.on("message", (word: string) => said.push(word));
+  const ended = new Promise((done) => sleeper.on("exit", done));
+  while (awake(state) !== 2) await new Promise((done) => setTimeout(done, 5));
+  t.deepEqual(said, ["begins"]);
+  one.hear();
+  two.hear();
+  await ended;
+  t.deepEqual(said, ["begins", "slept"]);
 });
 
 test("a crew of one listens alone", (t) => {
   const { state, workers } = crew(1);
-  workers[0]!.listen();
   workers[0]!.hear();
   t.is(awake(state), 1);
 });

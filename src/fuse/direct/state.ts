@@ -73,29 +73,43 @@ export class WorkerState {
   }
 
   /**
+   * Called before a reply is sent: the next request may be there before the sending returns, and this worker is as good
+   * as listening.
+   */
+  free(): void {
+    Atomics.add(this.orders, LISTENING, 1);
+  }
+
+  /**
    * Called before a request is waited for. The kernel hands requests to the workers in turn, and a single reader's would
    * have all of them compile the same code and read the same directories: so as few as the load needs are awake, and a
    * worker beyond them sleeps here.
    */
-  listen(): void {
-    const { orders } = this;
-    for (let awake = Atomics.load(orders, AWAKE); this.worker >= awake; awake = Atomics.load(orders, AWAKE))
-      Atomics.wait(orders, AWAKE, awake);
-    const others = Atomics.add(orders, LISTENING, 1);
-    this.unneeded = others >= 2 ? this.unneeded + 1 : 0;
-    // The last one's next call will let it sleep.
-    if (this.unneeded < PATIENCE || this.worker < LEAST_AWAKE) return;
-    this.unneeded = 0;
-    Atomics.compareExchange(orders, AWAKE, this.worker + 1, this.worker);
+  rest(): void {
+    const { orders, worker } = this;
+    const listening = Atomics.load(orders, LISTENING);
+    if (worker >= LEAST_AWAKE) {
+      this.unneeded = listening > 2 ? this.unneeded + 1 : 0;
+      // Only the last one of those awake can go; the others will be the last in their turn.
+      if (this.unneeded >= PATIENCE && Atomics.compareExchange(orders, AWAKE, worker + 1, worker) === worker + 1)
+        this.unneeded = 0;
+    }
+    let awake = Atomics.load(orders, AWAKE);
+    if (worker < awake) return;
+    Atomics.sub(orders, LISTENING, 1);
+    for (; worker >= awake; awake = Atomics.load(orders, AWAKE)) Atomics.wait(orders, AWAKE, awake);
+    Atomics.add(orders, LISTENING, 1);
   }
 
   /** Called when a request has come: when nobody is left to listen for the next one, another worker is woken. */
   hear(): void {
     const { orders } = this;
     if (Atomics.sub(orders, LISTENING, 1) > 1) return;
-    const awake = Atomics.load(orders, AWAKE);
-    if (awake < this.workers && Atomics.compareExchange(orders, AWAKE, awake, awake + 1) === awake)
-      Atomics.notify(orders, AWAKE);
+    let awake = Atomics.load(orders, AWAKE);
+    for (let seen: number; awake < this.workers; awake = seen) {
+      seen = Atomics.compareExchange(orders, AWAKE, awake, awake + 1);
+      if (seen === awake) return void Atomics.notify(orders, AWAKE);
+    }
   }
 
   /** A request is being answered. */

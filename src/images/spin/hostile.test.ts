@@ -114,6 +114,15 @@ test("a file that is cut is not taken for a whole one by its signature either", 
   t.true(spin.recognises(new MemorySource("whole", full)));
 });
 
+test("a file with a damaged header is known by its end", (t) => {
+  for (let at = 0; at < 56; at++) {
+    const file = Buffer.from(full);
+    file[at]! ^= 0x40;
+    t.true(spin.recognises(new MemorySource("damaged", file)), `byte ${at}`);
+  }
+  for (const length of [56, 240, 241, 5000]) t.false(spin.recognises(new MemorySource("zeros", Buffer.alloc(length))));
+});
+
 test("bytes added at the end are noticed, whatever they are", (t) => {
   const trailer = full.subarray(full.length - 248);
   for (const tail of [Buffer.from([0]), Buffer.alloc(248), trailer, full]) {

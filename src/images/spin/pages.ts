@@ -91,12 +91,21 @@ function page(source: ByteSource, at: number, length: number, type: string, what
   return bytes;
 }
 
-/** Whether `source` begins as a .spin file does (§2). */
+/**
+ * Whether `source` begins as a .spin file does (§2), or ends as one: a damaged header must not make a raw disk of it,
+ * which could be written over a real one.
+ */
 export function hasSignature(source: ByteSource): boolean {
   if (source.size < frameHeader + headerLength) return false;
   const start = readExactly(source, 0, 24, "the header");
-  return start.readUInt32LE(0) === skippableMagic && start.subarray(16, 24).equals(signature);
+  if (start.readUInt32LE(0) === skippableMagic && start.subarray(16, 24).equals(signature)) return true;
+  return (
+    source.size > trailerLength && endsAsTrailer(readExactly(source, source.size - trailerLength, 16, "the trailer"))
+  );
 }
+
+const endsAsTrailer = (start: Buffer) =>
+  start.toString("latin1", 0, 4) === "SPTR" && start.subarray(8, 16).equals(signature);
 
 function checkChunkSize(name: string, chunkSize: number): void {
   if (chunkSize < settings.smallestChunk || chunkSize > settings.largestChunk || (chunkSize & (chunkSize - 1)) !== 0)
@@ -175,7 +184,7 @@ export function packTrailer(trailer: Trailer): Buffer {
 export function readTrailer(source: ByteSource, header: Header): Trailer {
   const at = source.size - trailerLength;
   const start = at < frameHeader ? undefined : readExactly(source, at, 16, "the trailer");
-  if (start?.toString("latin1", 0, 4) !== "SPTR" || !start.subarray(8, 16).equals(signature))
+  if (!start || !endsAsTrailer(start))
     throw corrupt(
       `${source.name}: has no trailer in its last ${trailerLength} bytes: the file is truncated, was never finished, or has bytes added at its end. Copy it again from where it came from.`,
     );

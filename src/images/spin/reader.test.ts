@@ -355,3 +355,36 @@ test("an image of 4 PiB without data is opened, counted and checked at once", (t
   t.deepEqual(diskFrom([layer]).extentAt(123), { hole: true, length: 2 ** 52 - 123 });
   t.deepEqual(new ChainDigests([layer]).contentRoot(), layer.trailer.contentRoot);
 });
+
+test("a chunk beyond the 2^31st is found, and so is its neighbour, which is zero", (t) => {
+  const parts: Buffer[] = [];
+  const writer = new SpinWriter((bytes) => parts.push(Buffer.from(bytes)), randomBytes(16), smallest, {
+    id: randomBytes(16),
+    contentRoot: randomBytes(32),
+    size: 0,
+  });
+  writer.appendZeroLeaves(2 ** 21, false);
+  const chunk = chunkOf("x").subarray(0, 777);
+  const frames = pack(chunk);
+  writer.append({
+    count: 2,
+    length: smallest + chunk.length,
+    kinds: Uint8Array.of(BatchKind.zero, BatchKind.stored),
+    lengths: Uint32Array.of(0, frames.length),
+    frames,
+    digests: Buffer.concat([Buffer.alloc(smallest), chunk].map((bytes) => createHash("sha256").update(bytes).digest())),
+  });
+  writer.finish({ base: { path: "none" } });
+  const layer = layerOf(Buffer.concat(parts));
+  const disk = diskFrom([layer]);
+  const start = (2 ** 31 + 1) * smallest;
+  t.is(disk.size, start + chunk.length);
+  t.deepEqual(disk.extentAt(0), { hole: true, length: start });
+  t.is(disk.dataBytes(0, disk.size), chunk.length);
+  const target = Buffer.alloc(smallest + 777);
+  t.is(readFully(disk, start - 100, target), 100 + 777);
+  t.true(target.subarray(0, 100).equals(Buffer.alloc(100)));
+  t.true(target.subarray(100, 877).equals(chunk));
+  t.deepEqual(layer.integrity.check(2 ** 21), { chunks: 1, bytes: 777, damages: [] });
+  t.deepEqual(new ChainDigests([layer]).contentRoot(), layer.trailer.contentRoot);
+});

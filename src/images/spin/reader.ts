@@ -27,6 +27,7 @@ import {
   type Trailer,
   unpackEntry,
 } from "./pages.js";
+import { StreamCheck, type StreamFault } from "./stream-check.js";
 
 /** Spindle's own container. */
 export const spin: Format<SpinLayer> = {
@@ -52,6 +53,8 @@ export class SpinLayer implements Layer, PackedChunks {
   private readonly decompressor = new binding.DCtx();
   private readonly frame: Buffer;
   private readonly chunkCount: number;
+  /** For a full image, which zstd -d reads too; made when the first piece is checked. */
+  private stream: StreamCheck | undefined;
 
   /** Reads the header, the trailer and the metadata: the same few bytes whatever the disk's size. */
   constructor(
@@ -224,7 +227,10 @@ export class SpinLayer implements Layer, PackedChunks {
     return Math.min(chunk * this.trailer.chunkSize, this.trailer.size);
   }
 
-  /** Checks the chunks of one leaf against their digests, or passes all leaves for which one index entry speaks. */
+  /**
+   * Checks the chunks of one leaf against their digests, or passes all leaves for which one index entry speaks; of a full
+   * image also what zstd -d meets behind the leaf's chunks, up to those of the next leaf.
+   */
   private check(piece: number): PieceReport {
     const firstChunk = piece * fanOut;
     const damages: Damage[] = [];
@@ -241,6 +247,21 @@ export class SpinLayer implements Layer, PackedChunks {
       damages,
       pieces: Math.ceil(endChunk / fanOut) - piece,
     });
+    if (!this.trailer.differential)
+      this.stream ??= new StreamCheck({
+        file: this.file,
+        size: this.size,
+        chunkSize: this.chunkSize,
+        spot: (chunk) => this.spot(chunk),
+      });
+    const reportFault = (fault: StreamFault | undefined) =>
+      fault &&
+      report(
+        fault.firstChunk,
+        fault.endChunk,
+        `${this.name}: ${fault.what}: Spindle reads the disk all the same, but zstd -d would not give it. Restore the file from another copy, or make a new image of this one.`,
+      );
+    if (piece === 0) reportFault(this.stream?.gap(0, 0));
     let spot: Spot;
     try {
       spot = this.spot(firstChunk);
@@ -288,6 +309,11 @@ export class SpinLayer implements Layer, PackedChunks {
       }
     }
     endRun();
+    if (this.stream) {
+      this.stream.zerosOf(leaf, firstChunk).forEach(reportFault);
+      const last = leaf.count - 1;
+      reportFault(this.stream.gap(leaf.positions[last]! + leaf.lengths[last]!, firstChunk + leaf.count));
+    }
     return { chunks: leaf.stored, bytes, damages };
   }
 
