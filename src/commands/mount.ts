@@ -16,6 +16,7 @@ interface Arguments {
   as: "files" | "disk";
   volume?: string;
   parent?: string;
+  snapshot?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -44,6 +45,7 @@ export const mount: Command<Arguments> = {
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     parent: { describe: "Where the base of a differential is, when it was moved" },
+    snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
@@ -78,8 +80,8 @@ export const mount: Command<Arguments> = {
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
     const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const { as: view, volume } = given;
-    const request = { image, parent, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const { as: view, volume, snapshot } = given;
+    const request = { image, parent, snapshot, view, volume, mountpoint, driver, options, workers, cacheBytes };
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;

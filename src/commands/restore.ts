@@ -10,6 +10,7 @@ interface Arguments {
   image: string;
   target: string;
   parent?: string;
+  snapshot?: string;
   threads?: string;
   verify?: boolean;
   force?: boolean;
@@ -26,6 +27,7 @@ export const restore: Command<Arguments> = {
   },
   options: {
     parent: { type: "string", describe: "where the image's base is, when it was moved" },
+    snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
     threads: { type: "string", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
@@ -36,7 +38,7 @@ export const restore: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openLayers({ path: given.image, parent: given.parent });
+    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot });
     try {
       await copyDisk(opened, given.image, given, terminal, "restored");
     } finally {

@@ -16,6 +16,8 @@ export interface MountRequest {
   /** Absolute. */
   readonly image: string;
   readonly parent?: string;
+  /** A snapshot inside the image. */
+  readonly snapshot?: string;
   readonly view: "files" | "disk";
   /** Of the files view only this filesystem. */
   readonly volume?: string;
@@ -89,8 +91,9 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, view, volume } = request;
-  const opened = view === "files" ? openFiles({ path, parent, volume }) : openImage({ path, parent, view });
+  const { image: path, parent, snapshot, view, volume } = request;
+  const opened =
+    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
     await serve({
