@@ -1,0 +1,55 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "ava";
+import { openLayers } from "../chain.js";
+import { ImageError } from "../errors.js";
+
+const folder = mkdtempSync(join(tmpdir(), "spindle-unread-"));
+test.after.always(() => rmSync(folder, { recursive: true, force: true }));
+const path = (name: string) => join(folder, name);
+writeFileSync(path("disk"), Buffer.alloc(100_000, 7));
+
+for (const [name, command, words] of [
+  ["disk.gz", "gzip -k disk", "gzip"],
+  ["disk.xz", "xz -k disk", "xz"],
+  ["disk.zst", "zstd -q disk", "zstd"],
+  [
+    "disk.bz2",
+    'python3 -c \'import bz2; open("disk.bz2","wb").write(bz2.compress(open("disk","rb").read()))\'',
+    "bzip2",
+  ],
+  ["disk.tar", "tar cf disk.tar disk", "tar archive"],
+  ["disk.zip", "python3 -m zipfile -c disk.zip disk", "zip archive"],
+] as const)
+  test(`a packed disk isn't served as if its packed bytes were the disk: ${name}`, (t) => {
+    execFileSync("sh", ["-c", command], { cwd: folder });
+    const error = t.throws(() => openLayers({ path: path(name) }), { instanceOf: ImageError });
+    t.is(error?.code, "unsupported");
+    t.true(error?.message.includes(path(name)) && error.message.includes(words), error?.message);
+  });
+
+test("a container that can't be read is named: E01", (t) => {
+  writeFileSync(
+    path("case.E01"),
+    Buffer.concat([Buffer.from("EVF\x09\x0d\x0a\xff\x00", "latin1"), Buffer.alloc(9000)]),
+  );
+  t.throws(() => openLayers({ path: path("case.E01") }), { message: /EWF.*ewfmount/ });
+});
+
+test("a packed file is taken byte for byte where raw is asked for", (t) => {
+  writeFileSync(path("bytes"), Buffer.concat([Buffer.from([0x1f, 0x8b, 8]), Buffer.alloc(600)]));
+  const opened = openLayers({ path: path("bytes"), format: "raw" });
+  t.is(opened.disk.size, 603);
+  opened.close();
+});
+
+test("a raw disk, an empty file and a short one are no such container", (t) => {
+  for (const size of [0, 1, 600]) {
+    writeFileSync(path("small"), Buffer.alloc(size));
+    const opened = openLayers({ path: path("small") });
+    t.is(opened.layers[0]!.format, "raw");
+    opened.close();
+  }
+});
