@@ -1,8 +1,7 @@
 /**
- * Spindle beside QEMU on one disk, in one run: reading through a mount, creating an image, restoring it; and its files view
- * beside fuse2fs and the kernel. Contenders take
- * turns (A B C A B C), so that what else the machine does falls on all of them. Needs no root, but for the kernel's own
- * mount beside the files view.
+ * Spindle beside QEMU on one disk, in one run: reading through a mount, creating an image, restoring it; and its files
+ * view beside fuse2fs and the kernel. Contenders take turns (A B C A B C), so that what else the machine does falls on all
+ * of them. Needs no root, but for the kernel's own mount beside the files view.
  */
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
