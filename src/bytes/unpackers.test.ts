@@ -3,13 +3,21 @@ import { deflateSync } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { ImageError } from "../errors.js";
+import { unpackBzip2 } from "./bzip2.js";
 import { unpackLz4 } from "./lz4.js";
 import { unpackLzo } from "./lzo.js";
 import { unpackXz } from "./xz.js";
 import { unpackZlib } from "./zlib.js";
 import { unpackZstd } from "./zstd.js";
 
-const unpackers = { lz4: unpackLz4, lzo: unpackLzo, xz: unpackXz, zlib: unpackZlib, zstd: unpackZstd };
+const unpackers = {
+  bzip2: unpackBzip2,
+  lz4: unpackLz4,
+  lzo: unpackLzo,
+  xz: unpackXz,
+  zlib: unpackZlib,
+  zstd: unpackZstd,
+};
 
 function text(size: number): Buffer {
   const words = Array.from({ length: size / 4 }, (_, index) => `${(index * 7919) % 99} `.repeat(1 + (index % 3)));
@@ -52,6 +60,18 @@ for (const [name, input] of inputs) {
       t.deepEqual(target, input);
       t.throws(() => unpackLz4(lz4Block(frame), target.subarray(1)), { message: /more than/ });
       t.throws(() => unpackLz4(lz4Block(frame).subarray(0, -1), target), { instanceOf: ImageError });
+    }
+  });
+
+  test(`bzip2: ${name} comes back from what the bzip2 command packed, and what follows it is ignored`, (t) => {
+    for (const level of ["-1", "-9"]) {
+      const stream = packed(t, "bzip2", [level], input);
+      if (!stream) return;
+      const target = Buffer.from(new SharedArrayBuffer(input.length + 1));
+      t.is(unpackBzip2(Buffer.concat([stream, Buffer.alloc(3)]), target), input.length);
+      t.deepEqual(target.subarray(0, input.length), input);
+      t.throws(() => unpackBzip2(stream, target.subarray(2)), { message: /more than/ });
+      t.throws(() => unpackBzip2(stream.subarray(0, -1), target), { message: /ends in the middle/ });
     }
   });
 
@@ -130,6 +150,7 @@ test("lzo: each kind of instruction does what the kernel's description says", (t
 
 test("whatever is given, only ImageErrors come out, and nothing is written beyond the target", (t) => {
   const seeds: Record<string, Buffer> = {
+    bzip2: packed(t, "bzip2", [], text(200)) ?? Buffer.alloc(0),
     lz4: Buffer.from([0x4f, ...Buffer.from("abcd"), 2, 0, 9, 0x50, ...Buffer.from("12345")]),
     lzo: Buffer.from([22, ...Buffer.from("abcde"), 0x80, 0, 0x20, 3, 4, 0, 0x11, 0, 0]),
     zlib: deflateSync(text(200)),
