@@ -10,8 +10,9 @@ import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
-import type { Format, Surroundings } from "./format.js";
+import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
+import type { Surroundings } from "./format.js";
+import type { ImageFormat, Wrapping } from "./images/image-format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
@@ -29,6 +30,8 @@ export interface ImageSpec {
   readonly snapshot?: string;
   /** What the image is encrypted with. */
   readonly password?: string;
+  /** Of a file that holds several disks (an OVA) this one, by its name there. */
+  readonly disk?: string;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
@@ -39,6 +42,8 @@ export interface ImageSpec {
 export interface OpenedLayers {
   /** Newest first. */
   readonly layers: readonly Layer[];
+  /** For each layer what it is wrapped in (images/image-format.ts), outermost first; mostly nothing. */
+  readonly wrappings: readonly (readonly Wrapping[])[];
   readonly disk: Disk;
   /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
   readonly chunkSize: number;
@@ -121,8 +126,8 @@ export function openLayers(
     // A base is looked for from the folder in which the image really lies, not from that of a link to it.
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
     const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
-    const layers = openChain(absolute, files, cache);
-    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+    const links = openChain(absolute, files, cache);
+    return assembled(links, { spec: absolute, files: files.table }, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -134,77 +139,120 @@ export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers 
   return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
 }
 
-function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
-  const chunkSize = Math.max(0, ...layers.map((layer) => layer.chunkSize ?? 0));
-  return { layers, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
+function assembled(links: readonly Link[], data: LayersData, close: () => void): OpenedLayers {
+  const layers = links.map(({ layer }) => layer);
+  const wrappings = links.map((link) => link.wrappings);
+  const chunkSize = Math.max(0, ...[...layers, ...wrappings.flat()].map((part) => part.chunkSize ?? 0));
+  return { layers, wrappings, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
 }
 
-function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
-  const { snapshot, password } = spec;
-  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password })];
-  const seen = new Set([files.open(layers[0]!.name).identity]);
+/** A layer and where it was found: its name is a path only where nothing is around it. */
+interface Link {
+  readonly layer: Layer;
+  readonly path: string;
+  /** The same for all paths to it. */
+  readonly identity: string;
+  readonly wrappings: readonly Wrapping[];
+}
+
+function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Link[] {
+  const { snapshot, password, disk } = spec;
+  const links = [openLink(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password, disk })];
+  const seen = new Set([links[0]!.identity]);
   let given = spec.parent === undefined ? undefined : resolve(spec.parent);
-  for (let layer = layers[0]!; layer.parent; layer = layers.at(-1)!) {
-    if (layers.length >= settings.deepestChain)
-      throw corrupt(`${layer.name}: is layer ${layers.length} of a chain; so many are taken for a loop.`);
-    const parent = openParent(layer, given, files, cache, { password });
-    const { identity } = files.open(parent.name);
-    if (seen.has(identity))
-      throw corrupt(`${layer.name}: has ${parent.name} as its base, which is above it in the chain already: a loop.`);
-    seen.add(identity);
-    if (parent.name === given) given = undefined;
-    layers.push(parent);
+  for (let link = links[0]!; link.layer.parent; link = links.at(-1)!) {
+    const { name } = link.layer;
+    if (links.length >= settings.deepestChain)
+      throw corrupt(`${name}: is layer ${links.length} of a chain; so many are taken for a loop.`);
+    const parent = openParent(link, given, files, cache, { password });
+    if (seen.has(parent.identity))
+      throw corrupt(`${name}: has ${parent.layer.name} as its base, which is above it in the chain already: a loop.`);
+    seen.add(parent.identity);
+    if (parent.path === given) given = undefined;
+    links.push(parent);
   }
-  if (given !== undefined && layers.length === 1)
+  if (given !== undefined && links.length === 1)
     throw usage(`${spec.path}: is a whole image without parent; leave --parent out.`);
   if (given !== undefined)
     throw mismatch(
       `--parent ${spec.parent}: is not the base of any layer of ${spec.path}, whose bases were all found without it; leave it out.`,
     );
-  return layers;
+  return links;
 }
 
-function formatNamed(name: string | undefined): Format<Layer> | undefined {
+function formatNamed(name: string | undefined): ImageFormat | undefined {
   if (name === undefined) return undefined;
   const format = images.find((one) => one.name === name);
   if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
   return format;
 }
 
-function openLayer(
+function openLink(
   path: string,
-  format: Format<Layer> | undefined,
+  format: ImageFormat | undefined,
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
-): Layer {
-  const source = files.open(path);
-  const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
-  if (options?.snapshot !== undefined && !used.hasSnapshots)
-    throw usage(`${path}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
-  return used.open(source, {
-    path,
-    cache,
-    options,
-    companion(name): ByteSource {
-      const companion = resolve(dirname(path), name);
-      if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
-      return files.open(companion);
-    },
-  });
+): Link {
+  const file = files.open(path);
+  const wrappings: Wrapping[] = [];
+  const beside = (name: string): ByteSource => {
+    const companion = resolve(dirname(path), name);
+    if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+    return files.open(companion);
+  };
+  const open = (
+    source: ByteSource,
+    used: ImageFormat,
+    chosen: Surroundings["options"],
+    companion: Surroundings["companion"],
+    depth: number,
+  ): Layer => {
+    refuseIdleChoices(source.name, used, chosen);
+    return used.open(source, {
+      path,
+      cache,
+      options: chosen,
+      companion,
+      imageIn(inner, wrapping) {
+        if (depth >= settings.deepestWrapping)
+          throw unsupported(
+            `${path}: holds images packed within each other more than ${settings.deepestWrapping} deep. Unpack it first.`,
+          );
+        if (wrapping) wrappings.push(wrapping);
+        const left = used.hasDisks ? { ...chosen, disk: undefined } : chosen;
+        const within = wrapping?.companion ? (name: string) => wrapping.companion!(name) : companion;
+        return open(inner, recognised(inner), left, within, depth + 1);
+      },
+    });
+  };
+  const layer = open(file, format ?? recognised(file), options, beside, 0);
+  const identity = wrappings.length === 0 ? file.identity : `${file.identity} ${layer.name}`;
+  return { layer, path, identity, wrappings };
+}
+
+const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
+
+/** A choice that the file has no use for is a mistake: it must not seem to be heeded. */
+function refuseIdleChoices(name: string, used: ImageFormat, chosen: Surroundings["options"]): void {
+  if (chosen?.snapshot !== undefined && !used.hasSnapshots && !used.wraps)
+    throw usage(`${name}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
+  if (chosen?.disk !== undefined && !used.hasDisks && !used.wraps)
+    throw usage(`${name}: is a ${used.name} image, which is of one disk; leave --disk out.`);
 }
 
 /** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
 function openParent(
-  child: Layer,
+  link: Link,
   given: string | undefined,
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
-): Layer {
+): Link {
+  const child = link.layer;
   const reference = child.parent!;
   const format = images.find((one) => one.name === reference.format);
-  const folder = dirname(child.name);
+  const folder = dirname(link.path);
   const recorded = reference.paths.map((path) => resolve(folder, path));
   // Where a wrong file can't be told, the one that is named goes to the layer whose recorded parent isn't there.
   const candidates =
@@ -214,8 +262,8 @@ function openParent(
     if (!files.has(path)) continue;
     const before = files.count;
     try {
-      const parent = openLayer(path, format, files, cache, options);
-      reference.check(parent);
+      const parent = openLink(path, format, files, cache, options);
+      reference.check(parent.layer);
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -229,9 +277,9 @@ function openParent(
       );
     }
   }
-  const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  const found = reference.identified === false ? undefined : findMoved(link, files, options);
   // A child that records its parent's identity and no path leaves nothing else to go by.
-  if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
+  if (found && candidates.length === 0) return openLink(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
   if (refusal instanceof ImageError) throw new ImageError(refusal.code, refusal.message + hint, { cause: refusal });
   const places = [...new Set(candidates)].join(" or ");
@@ -246,14 +294,15 @@ function openParent(
 }
 
 /** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
-function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | undefined {
-  const own = dirname(child.name);
-  const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
+function findMoved(child: Link, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+  const own = dirname(child.path);
+  const reference = child.layer.parent!;
+  const folders = reference.paths.length === 0 ? [own, dirname(own)] : [own];
   for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
-    if (path === child.name) continue;
+    if (path === child.path) continue;
     const before = files.count;
     try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
+      reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options).layer);
       return path;
     } catch {
       // not this one

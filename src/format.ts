@@ -19,8 +19,8 @@ export interface Surroundings {
   readonly path: string;
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
-  /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
-  readonly options?: { readonly snapshot?: string; readonly password?: string };
+  /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with; one of its disks. */
+  readonly options?: { readonly snapshot?: string; readonly password?: string; readonly disk?: string };
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

@@ -8,6 +8,8 @@ export interface ChainLink {
   readonly format: string;
   /** What the format tells beside that: plain JSON data. */
   readonly facts: Record<string, unknown>;
+  /** What it is wrapped in, outermost first: an archive, a compression. */
+  readonly wrappings?: readonly Omit<ChainLink, "wrappings">[];
 }
 
 /** A place where a filesystem may be, and what is there. */
@@ -70,10 +72,15 @@ function tableInWords({ scheme, id, sectorSize, volumes }: VolumeTable): string 
   return `${scheme.toUpperCase()}${id && ` ${id}`}, ${count}, sectors of ${sectorSize} bytes`;
 }
 
-function chainText({ file, format, facts }: ChainLink, index: number, count: number): string {
+function chainText(link: ChainLink, index: number, count: number): string {
   const place = count === 1 ? "" : index === 0 ? `Layer 1 of ${count}, newest: ` : `Layer ${index + 1} of ${count}: `;
+  const around = (link.wrappings ?? []).flatMap((wrapping) => fileText("Within ", wrapping));
+  return [...fileText(place, link), ...around].join("\n");
+}
+
+function fileText(before: string, { file, format, facts }: ChainLink): string[] {
   const rows = factRows(facts);
-  return [`${place}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
+  return [`${before}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])];
 }
 
 const factRows = (facts: Record<string, unknown>) =>

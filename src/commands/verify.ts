@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { openLayers } from "../chain.js";
 import { exitCodes, unsupported } from "../errors.js";
+import { checkedParts } from "../imaging/checked-parts.js";
 import { type Verdict, verifyLayers } from "../imaging/verify.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
@@ -31,7 +32,7 @@ export const verify: Command<Arguments> = {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
     const opened = openLayers({ path: given.image, parent: given.parent });
     try {
-      if (!opened.layers.some((layer) => layer.integrity))
+      if (!checkedParts(opened).some(({ integrity }) => integrity))
         throw unsupported(
           `${given.image}: ${opened.layers[0]!.format} has no checksums, nothing can be verified. Compare it with its source: cmp ${given.image} SOURCE`,
         );
@@ -61,8 +62,9 @@ function words(image: string, verdict: Verdict, sound: boolean, seconds: number)
       ? `${layer.file}: ${counted(layer.chunks, "chunk")} (${humanSize(layer.bytes)}) checked, ${layer.damages.length === 0 ? "all sound" : `${layer.damages.length} damaged`}`
       : `${layer.file}: ${layer.format} has no checksums, nothing could be checked`,
   );
-  for (const damage of verdict.layers.flatMap((layer) => layer.damages))
-    lines.push(`  disk bytes ${damage.position} to ${damage.position + damage.length - 1}: ${damage.message}`);
+  for (const { wraps, damages } of verdict.layers)
+    for (const { position, length, message } of damages)
+      lines.push(`  ${wraps ? "unpacked" : "disk"} bytes ${position} to ${position + length - 1}: ${message}`);
   if (verdict.contentRoot === false) lines.push(`  the digests do not give the content root that ${image} tells.`);
   lines.push(sound ? `sound (${seconds.toFixed(1)} s)` : `damaged (${seconds.toFixed(1)} s)`);
   return lines.join("\n");

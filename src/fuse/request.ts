@@ -95,7 +95,7 @@ export async function serveRequest(
   const opened =
     view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
   try {
-    for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
+    for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
       plan: {
         mountpoint: request.mountpoint,

@@ -18,6 +18,7 @@ import { ImageError } from "../errors.js";
 import type { Format, Surroundings } from "../format.js";
 import type { Disk } from "../layers/disk.js";
 import type { Layer } from "../layers/layer.js";
+import type { ImageFormat } from "./image-format.js";
 import { images } from "./index.js";
 
 const repository = (() => {
@@ -29,8 +30,8 @@ const repository = (() => {
 const sharedFolder = join(repository, "..", "shared", "images");
 
 /** Puts formats in front of the table of images, so that chain.ts finds them, where they aren't in it already. */
-export function register(...formats: Format<Layer>[]): void {
-  const table = images as Format<Layer>[];
+export function register(...formats: ImageFormat[]): void {
+  const table = images as ImageFormat[];
   for (const format of formats) if (!table.includes(format)) table.unshift(format);
 }
 
