@@ -6,10 +6,12 @@
  */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
-import type { ByteSource } from "./bytes/byte-source.js";
+import { type ByteSource, Slice } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
+import { JoinedSource } from "./bytes/joined.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
+import { splitOf } from "./bytes/split-names.js";
 import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Surroundings } from "./format.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
@@ -73,12 +75,12 @@ class OpenFiles {
     return this.sources.has(path) || (!this.sealed && existsSync(path));
   }
 
-  /** Names of files in `folder`, at most so many as are looked into for a parent. */
+  /** Names of files in `folder`. */
   in(folder: string): string[] {
     if (this.sealed)
       return [...this.sources.keys()].filter((path) => dirname(path) === folder).map((path) => basename(path));
     try {
-      return readdirSync(folder).slice(0, settings.filesSearchedForParent);
+      return readdirSync(folder);
     } catch {
       return []; // a folder that can't be listed holds no hint
     }
@@ -196,6 +198,8 @@ function openLink(
 ): Link {
   const file = files.open(path);
   const wrappings: Wrapping[] = [];
+  // A format that the user or a child names is that of the file itself.
+  const whole = format ? file : joined(file, files, wrappings);
   const beside = (name: string): ByteSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
@@ -226,12 +230,55 @@ function openLink(
       },
     });
   };
-  const layer = open(file, format ?? recognised(file), options, beside, 0);
+  const layer = open(whole, format ?? recognised(whole), options, beside, 0);
   const identity = wrappings.length === 0 ? file.identity : `${file.identity} ${layer.name}`;
   return { layer, path, identity, wrappings };
 }
 
 const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
+
+/**
+ * The whole of a file of which `file` is the first part, where its name tells of parts (bytes/split-names.ts). That is done
+ * before recognising, so that a container of any format may be split, one that is told by its end too.
+ * @throws ImageError `missing` or `usage` where a part isn't there, or `file` is not the first
+ */
+function joined(file: FileSource, files: OpenFiles, wrappings: Wrapping[]): ByteSource {
+  const folder = dirname(file.name);
+  const split = splitOf(basename(file.name), () => files.in(folder));
+  if (!split) return file;
+  const path = (name: string) => resolve(folder, name);
+  const other = split.kind === "first" ? split.parts[1]! : split.kind === "later" ? split.first : split.other;
+  const before = files.count;
+  if (standAlone(file, files.open(path(other)))) {
+    files.closeFrom(before);
+    return file;
+  }
+  const rename = "Rename it, if it is a whole image.";
+  if (split.kind === "later")
+    throw usage(`${file.name}: is a part of a split image; name its first part, ${path(split.first)}. ${rename}`);
+  if (split.kind === "gap")
+    throw missing(
+      `${file.name}: is a part of a split image, like ${path(other)}, of which ${path(split.missing)} is not there. Put it there. ${rename}`,
+    );
+  wrappings.push({ name: file.name, format: "split", facts: { parts: split.parts.length } });
+  return new JoinedSource(
+    file.name,
+    split.parts.map((name) => files.open(path(name))),
+  );
+}
+
+/**
+ * Whether two files that are numbered like parts are images of their own all the same, two days' backups for example: both
+ * begin with one format's signature, as of parts only the first does, or both end with one, as only the last does.
+ */
+function standAlone(...two: [ByteSource, ByteSource]): boolean {
+  const [a, b] = two.map((file) => {
+    const start = recognised(new Slice(file.name, file, 0, Math.max(0, Math.min(65536, file.size - 512))));
+    return { start, whole: recognised(file) };
+  });
+  const byStart = a!.start === b!.start && a!.start !== raw;
+  return byStart || (a!.whole === b!.whole && a!.whole !== a!.start && b!.whole !== b!.start);
+}
 
 /** A choice that the file has no use for is a mistake: it must not seem to be heeded. */
 function refuseIdleChoices(name: string, used: ImageFormat, chosen: Surroundings["options"]): void {
@@ -298,7 +345,13 @@ function findMoved(child: Link, files: OpenFiles, options: Surroundings["options
   const own = dirname(child.path);
   const reference = child.layer.parent!;
   const folders = reference.paths.length === 0 ? [own, dirname(own)] : [own];
-  for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
+  const near = folders.flatMap((folder) =>
+    files
+      .in(folder)
+      .slice(0, settings.filesSearchedForParent)
+      .map((name) => resolve(folder, name)),
+  );
+  for (const path of near) {
     if (path === child.path) continue;
     const before = files.count;
     try {
