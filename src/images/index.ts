@@ -1,3 +1,4 @@
+import { bin, cue } from "./cue/index.js";
 import type { ImageFormat } from "./image-format.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
@@ -16,4 +17,18 @@ import { vmdk } from "./vmdk/index.js";
  * before the weaker. A fixed VHD is told by its last bytes alone, so it comes after all that are told by their first. Then
  * come containers that are known and not read, which are refused by name; raw comes last, since any bytes can be a raw disk.
  */
-export const images: readonly ImageFormat[] = [spin, parallels, vhdx, qcow2, qcow, qed, vmdk, vdi, vhd, unread, raw];
+export const images: readonly ImageFormat[] = [
+  spin,
+  parallels,
+  vhdx,
+  qcow2,
+  qcow,
+  qed,
+  vmdk,
+  vdi,
+  cue,
+  bin,
+  vhd,
+  unread,
+  raw,
+];
