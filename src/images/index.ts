@@ -1,5 +1,6 @@
 import { bin, cue } from "./cue/index.js";
 import type { ImageFormat } from "./image-format.js";
+import { ova } from "./ova/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
@@ -28,6 +29,7 @@ export const images: readonly ImageFormat[] = [
   vdi,
   cue,
   bin,
+  ova,
   vhd,
   unread,
   raw,

@@ -50,8 +50,10 @@ function noise(size: number, seed = 3): Buffer {
 const sectors = 320;
 const disk = noise(sectors * 2048);
 const dataOf = (number: number) => disk.subarray(number * 2048, (number + 1) * 2048);
-const raw = (mode: 1 | 2) =>
-  Buffer.concat(Array.from({ length: sectors }, (_, number) => rawSector(number, mode, dataOf(number))));
+const [raw1, raw2] = ([1, 2] as const).map((mode) =>
+  Buffer.concat(Array.from({ length: sectors }, (_, number) => rawSector(number, mode, dataOf(number)))),
+);
+const raw = (mode: 1 | 2) => Buffer.from(mode === 1 ? raw1! : raw2!);
 
 /** What bchunk makes of the first track; undefined, with the reason logged, where it isn't installed. */
 function bchunk(t: ExecutionContext, binPath: string, cuePath: string): Buffer | undefined {
@@ -166,8 +168,7 @@ test("sectors of other sizes before the track are counted as such", (t) => {
 
 test("of several files only that with the data is needed", (t) => {
   const path = testFolder(t);
-  mkdirSync(path("tracks"));
-  writeFileSync(path("tracks/Track 02 (Données).bin"), raw(1));
+  writeFileSync(path("Track 02 (Données).bin"), raw(1));
   const sheet = `CATALOG 0000000000000
 TITLE "Two files"
 FILE "Track 01.wav" WAVE
@@ -175,7 +176,7 @@ FILE "Track 01.wav" WAVE
     INDEX 01 00:00:00
   TRACK 02 MODE1/2352
     INDEX 00 04:00:00
-FILE "tracks\\Track 02 (Données).bin" BINARY
+FILE "Track 02 (Données).bin" BINARY
     INDEX 01 00:00:00
 FILE "Track 03.wav" WAVE
   TRACK 03 AUDIO
@@ -279,6 +280,19 @@ test("changed bytes and cut sheets give refusals or other bytes, nothing else", 
     new LayeredDisk(layer.name, [layer]).read(0, Buffer.alloc(100_000));
     layer.integrity?.check(0);
   });
+});
+
+test("a sheet made to be slow is not", (t) => {
+  const path = testFolder(t);
+  writeFileSync(path("disc.bin"), raw(1));
+  for (const piece of [" ", "a ", "A", "\t\ta"])
+    for (const line of ["FILE", "TRACK 1", "INDEX"]) {
+      const slow = line + piece.repeat(900_000 / piece.length);
+      writeFileSync(path("a.cue"), `${sheetOf("MODE1/2352")}${slow} !\n`);
+      // A line that begins with no keyword is none of the sheet's, and no mistake.
+      if (piece === "A" && !line.includes(" ")) opened({ path: path("a.cue") }, ({ disk }) => t.is(disk.size, 655360));
+      else isRefused(t, "corrupt", { path: path("a.cue") }, "line");
+    }
 });
 
 test("a text that is no sheet is a raw disk", (t) => {

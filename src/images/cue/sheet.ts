@@ -18,11 +18,11 @@ const longestSheet = 1 << 20;
 /** A sheet is told by so many of its first bytes. */
 const lookedAt = 4096;
 
-const keywords =
-  /^\s*(REM|CATALOG|CDTEXTFILE|FILE|FLAGS|INDEX|ISRC|PERFORMER|POSTGAP|PREGAP|SONGWRITER|TITLE|TRACK)\b/i;
-const fileLine = /^\s*FILE\s+(?:"([^"]*)"|(\S.*?))\s+([A-Z0-9]+)\s*$/i;
-const trackLine = /^\s*TRACK\s+(\d{1,2})\s+([A-Z0-9/]+)\s*$/i;
-const indexLine = /^\s*INDEX\s+(\d{1,2})\s+(\d{1,3}):(\d{1,2}):(\d{1,2})\s*$/i;
+/** Of a line without the spaces around it. None of these takes longer than the line is long. */
+const keywords = /^(REM|CATALOG|CDTEXTFILE|FILE|FLAGS|INDEX|ISRC|PERFORMER|POSTGAP|PREGAP|SONGWRITER|TITLE|TRACK)\b/i;
+const fileLine = /^FILE\s+(?=\S)(.*\S)\s+([A-Z0-9]+)$/i;
+const trackLine = /^TRACK\s+(\d{1,2})\s+([A-Z0-9/]+)$/i;
+const indexLine = /^INDEX\s+(\d{1,2})\s+(\d{1,3}):(\d{1,2}):(\d{1,2})$/i;
 
 export interface SheetFile {
   /** As it is recorded. */
@@ -53,7 +53,7 @@ export function isSheet(source: ByteSource): boolean {
   const start = Buffer.alloc(Math.min(lookedAt, source.size));
   if (readFully(source, 0, start) < start.length || start.includes(0)) return false;
   const lines = linesOf(start);
-  const first = lines.find((line) => line.trim() !== "");
+  const first = lines.find((line) => line !== "");
   return (
     first !== undefined &&
     keywords.test(first) &&
@@ -74,9 +74,9 @@ export function readSheet(source: ByteSource): Sheet {
     const line = index + 1;
     switch (keyword?.toUpperCase()) {
       case "FILE": {
-        const [, quoted, bare, type] = fileLine.exec(text) ?? [];
+        const [, name, type] = fileLine.exec(text) ?? [];
         if (type === undefined) throw wrong(line, "names no file and its type");
-        files.push({ name: quoted ?? bare ?? "", type: type.toUpperCase() });
+        files.push({ name: name!.replace(/^"(.*)"$/, "$1"), type: type.toUpperCase() });
         break;
       }
       case "TRACK": {
@@ -114,8 +114,9 @@ export function readSheet(source: ByteSource): Sheet {
   return { files, tracks };
 }
 
-/** UTF-8, or what Windows wrote before. */
+/** Lines without the spaces around them, of UTF-8, or what Windows wrote before. */
 function linesOf(bytes: Buffer): string[] {
   const text = bytes.toString("utf8").replace(/^\ufeff/, "");
-  return (text.includes("\ufffd") ? bytes.toString("latin1") : text).split(/\r\n|\n|\r/);
+  const lines = (text.includes("\ufffd") ? bytes.toString("latin1") : text).split(/\r\n|\n|\r/);
+  return lines.map((line) => line.trim());
 }
