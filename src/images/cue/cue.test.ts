@@ -286,12 +286,10 @@ test("a sheet made to be slow is not", (t) => {
   const path = testFolder(t);
   writeFileSync(path("disc.bin"), raw(1));
   for (const piece of [" ", "a ", "A", "\t\ta"])
-    for (const line of ["FILE", "TRACK 1", "INDEX"]) {
+    for (const line of ["FILE ", "TRACK 1", "INDEX "]) {
       const slow = line + piece.repeat(900_000 / piece.length);
       writeFileSync(path("a.cue"), `${sheetOf("MODE1/2352")}${slow} !\n`);
-      // A line that begins with no keyword is none of the sheet's, and no mistake.
-      if (piece === "A" && !line.includes(" ")) opened({ path: path("a.cue") }, ({ disk }) => t.is(disk.size, 655360));
-      else isRefused(t, "corrupt", { path: path("a.cue") }, "line");
+      isRefused(t, "corrupt", { path: path("a.cue") }, "line");
     }
 });
 
