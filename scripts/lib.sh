@@ -45,6 +45,7 @@ has_package() {
     sleuthkit) command -v fls ;;
     7zip) command -v 7zz ;;
     wimtools) command -v wimlib-imagex ;;
+    partclone) command -v partclone.restore ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;
     procps) command -v ps ;;

@@ -2,6 +2,7 @@ import { bin, cue } from "./cue/index.js";
 import type { ImageFormat } from "./image-format.js";
 import { ova } from "./ova/index.js";
 import { parallels } from "./parallels.js";
+import { partclone } from "./partclone/index.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
 import { qed } from "./qed.js";
@@ -27,6 +28,7 @@ export const images: readonly ImageFormat[] = [
   qed,
   vmdk,
   vdi,
+  partclone,
   cue,
   bin,
   ova,

@@ -44,7 +44,6 @@ const signatures: readonly Signature[] = [
   row(0, "AFF10\x0d\x0a\x00", "an AFF image", "Export it first with affconvert or affcat."),
   row(0, "Bochs Virtual HD Image\x00", "a Bochs disk", convert),
   row(0, "#!/bin/sh\n#V2.0 Format\n", "a cloop image", convert),
-  row(0, "partclone-image\x00", "a partclone image", "Restore it first with partclone.restore."),
   row(0, "sprs\x00\x00\x00\x03", "an Apple sparse image", "Convert it first with hdiutil."),
   row(-512, "koly\x00\x00\x00\x04", "an Apple disk image (UDIF, .dmg)", convert),
   row(0, "PK\x03\x04", "a zip archive", unpack("unzip")),
