@@ -4,7 +4,7 @@
  * Files are opened once, by the main thread. A worker builds the same from the descriptors (`OpenedLayers.data`), never
  * from paths: after mounting, a path may lead into the mount itself.
  */
-import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { type ByteSource, Slice } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
@@ -57,18 +57,22 @@ export interface OpenedLayers {
 export interface LayersData {
   readonly spec: ImageSpec;
   readonly files: readonly { readonly path: string; readonly fd: number }[];
+  /** What folders held whose names a format asked for: what it makes of them must not change. */
+  readonly folders: ReadonlyMap<string, readonly string[]>;
 }
 
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  readonly folders: Map<string, readonly string[]>;
 
   /** Files to find by path; `sealed` when no other may be opened. */
   constructor(
-    known: LayersData["files"] = [],
+    known?: Pick<LayersData, "files" | "folders">,
     private readonly sealed = false,
   ) {
-    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
+    for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
+    this.folders = new Map(known?.folders);
   }
 
   has(path: string): boolean {
@@ -84,6 +88,13 @@ class OpenFiles {
     } catch {
       return []; // a folder that can't be listed holds no hint
     }
+  }
+
+  /** Names of files in `folder`, the same in every thread. */
+  names(folder: string): readonly string[] {
+    const names = this.folders.get(folder) ?? this.in(folder).sort();
+    this.folders.set(folder, names);
+    return names;
   }
 
   open(path: string): FileSource {
@@ -127,18 +138,30 @@ export function openLayers(
       throw missing(`--parent ${spec.parent}: there is no such file.`);
     // A base is looked for from the folder in which the image really lies, not from that of a link to it.
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
-    const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
+    const absolute = { ...spec, path, ...bundle(path, files), parent: spec.parent && resolve(spec.parent) };
     const links = openChain(absolute, files, cache);
-    return assembled(links, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+    const data = { spec: absolute, files: files.table, folders: files.folders };
+    return assembled(links, data, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
   }
 }
 
+/** Where a folder is an image, the file in it that is opened for it, and its format. */
+function bundle(folder: string, files: OpenFiles): Pick<ImageSpec, "path" | "format"> | undefined {
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return undefined;
+  const names = new Set(files.in(folder));
+  for (const { name, fileOf } of images) {
+    const file = fileOf?.(names);
+    if (file !== undefined) return { path: resolve(folder, file), format: name };
+  }
+  return undefined;
+}
+
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
 export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
+  return assembled(openChain(data.spec, new OpenFiles(data, true), cache), data, () => {});
 }
 
 function assembled(links: readonly Link[], data: LayersData, close: () => void): OpenedLayers {
@@ -218,6 +241,7 @@ function openLink(
       cache,
       options: chosen,
       companion,
+      beside: () => files.names(dirname(path)),
       imageIn(inner, wrapping) {
         if (depth >= settings.deepestWrapping)
           throw unsupported(

@@ -11,10 +11,14 @@ export interface ImageFormat extends Format<Layer> {
   readonly wraps?: boolean;
   /** Whether a file of this format may hold several disks, one of which `options.disk` names. */
   readonly hasDisks?: boolean;
+  /** Of a format whose images are folders: the file in a folder with these names that is opened for it. */
+  fileOf?(names: ReadonlySet<string>): string | undefined;
   open(source: ByteSource, around: ImageSurroundings): Layer;
 }
 
 export interface ImageSurroundings extends Surroundings {
+  /** Names of the files in this file's folder, this one's too: the same in every thread. */
+  beside(): readonly string[];
   /**
    * Opens bytes that this file holds, a disk in an archive or what a packed file unpacks to, as an image of its own: its
    * format is told by its signature anew. `source.name` is how messages name it, for example `vm.ova > disk1.vmdk`.

@@ -1,3 +1,4 @@
+import { clonezilla } from "./clonezilla/index.js";
 import { bin, cue } from "./cue/index.js";
 import type { ImageFormat } from "./image-format.js";
 import { ova } from "./ova/index.js";
@@ -32,6 +33,7 @@ export const images: readonly ImageFormat[] = [
   cue,
   bin,
   ova,
+  clonezilla,
   vhd,
   unread,
   raw,

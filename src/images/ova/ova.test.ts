@@ -262,6 +262,7 @@ test("changed bytes and cut archives give refusals or other bytes, nothing else"
     survivesDamage(t, readFileSync(path("a.tar")), (bytes) => {
       const around: ImageSurroundings = {
         ...surroundings("/images/a.tar"),
+        beside: () => [],
         imageIn(source, wrapping) {
           for (let piece = 0; piece < (wrapping?.integrity?.pieces ?? 0); piece++) wrapping!.integrity!.check(piece);
           return raw.open(source, around);

@@ -18,13 +18,16 @@ export interface Written {
   readonly filesystem?: string;
 }
 
+const table = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte;
+  for (let bit = 0; bit < 8; bit++) value = (value >>> 1) ^ (value & 1 ? 0xedb88320 : 0);
+  return value;
+});
+
 /** CRC-32 (0xEDB88320) from `sum` on, not inverted at its end. */
-function crc(bytes: Iterable<number>, sum = 0xffffffff): number {
+function crc(bytes: Uint8Array, sum = 0xffffffff): number {
   let value = sum;
-  for (const byte of bytes) {
-    value ^= byte;
-    for (let bit = 0; bit < 8; bit++) value = (value >>> 1) ^ (value & 1 ? 0xedb88320 : 0);
-  }
+  for (let at = 0; at < bytes.length; at++) value = (value >>> 8) ^ table[(value ^ bytes[at]!) & 0xff]!;
   return value >>> 0;
 }
 
