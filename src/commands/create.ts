@@ -4,6 +4,7 @@ import { createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
 import type { Command } from "./command.js";
+import { diskOption } from "./disk-option.js";
 import { counted, wholeNumber } from "./numbers.js";
 import { humanSize, parseSize } from "./sizes.js";
 import type { Progress } from "./terminal.js";
@@ -18,6 +19,7 @@ interface Arguments {
   label?: string;
   comment?: string;
   "source-format"?: string;
+  disk?: string;
   force?: boolean;
 }
 
@@ -38,6 +40,7 @@ export const create: Command<Arguments> = {
     label: { type: "string", describe: "a name for the image, kept in it" },
     comment: { type: "string", describe: "a text kept in the image" },
     "source-format": { type: "string", describe: "take SOURCE for this format, for example raw, whatever its content" },
+    ...diskOption,
     force: { type: "boolean", describe: "replace IMAGE if it exists" },
   },
   examples: [
@@ -57,6 +60,7 @@ export const create: Command<Arguments> = {
         source: given.source,
         stream: stream ? process.stdin : undefined,
         sourceFormat: given["source-format"],
+        sourceDisk: given.disk,
         image: given.image,
         base: given.base,
         chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),

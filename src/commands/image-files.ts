@@ -5,12 +5,14 @@ import type { Problem } from "../browsing/walk.js";
 import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
+import { diskOption } from "./disk-option.js";
 import type { Terminal } from "./terminal.js";
 
 export interface ImageArguments {
   image: string;
   volume?: string;
   parent?: string;
+  disk?: string;
 }
 
 export const imagePositional: PositionalOptions = { describe: "The image: any format that Spindle reads" };
@@ -18,6 +20,7 @@ export const imagePositional: PositionalOptions = { describe: "The image: any fo
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
   parent: { describe: "Where the base of a differential is, when it was moved" },
+  ...diskOption,
 } satisfies Record<string, Options>;
 
 /** A sentence for the descriptions. */
@@ -68,7 +71,7 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume });
+  const opened = openFiles({ path: given.image, parent: given.parent, disk: given.disk, volume: given.volume });
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

@@ -2,12 +2,14 @@ import { ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { type FoundVolume, openFound } from "../open.js";
 import type { Command } from "./command.js";
+import { diskOption } from "./disk-option.js";
 import { type FileSystemFacts, type FoundPlace, type InfoResult, infoText } from "./info-text.js";
 
 interface Arguments {
   image: string;
   parent?: string;
   snapshot?: string;
+  disk?: string;
 }
 
 export const info: Command<Arguments> = {
@@ -19,6 +21,7 @@ export const info: Command<Arguments> = {
   options: {
     parent: { type: "string", describe: "where the image's base is, when it was moved" },
     snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
+    ...diskOption,
   },
   examples: [
     ["spindle info tuesday.spin", "the image, its base, its partitions"],
@@ -26,7 +29,7 @@ export const info: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openFound({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = openFound({ path: given.image, parent: given.parent, snapshot: given.snapshot, disk: given.disk });
     try {
       const result: InfoResult = {
         path: given.image,

@@ -7,6 +7,7 @@ import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveR
 import type { Mounted } from "../fuse/service.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
+import { diskOption } from "./disk-option.js";
 import { wholeNumber } from "./numbers.js";
 import { parseSize } from "./sizes.js";
 
@@ -17,6 +18,7 @@ interface Arguments {
   volume?: string;
   parent?: string;
   snapshot?: string;
+  disk?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -46,6 +48,7 @@ export const mount: Command<Arguments> = {
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     parent: { describe: "Where the base of a differential is, when it was moved" },
     snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
+    ...diskOption,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
@@ -80,8 +83,8 @@ export const mount: Command<Arguments> = {
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
     const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const { as: view, volume, snapshot } = given;
-    const request = { image, parent, snapshot, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const { as: view, volume, snapshot, disk } = given;
+    const request = { image, parent, snapshot, disk, view, volume, mountpoint, driver, options, workers, cacheBytes };
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;

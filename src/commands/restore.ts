@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import { openLayers } from "../chain.js";
 import { restoreDisk } from "../imaging/restore.js";
 import type { Command } from "./command.js";
+import { diskOption } from "./disk-option.js";
 import { wholeNumber } from "./numbers.js";
 import { humanSize } from "./sizes.js";
 import type { Terminal } from "./terminal.js";
@@ -11,6 +12,7 @@ interface Arguments {
   target: string;
   parent?: string;
   snapshot?: string;
+  disk?: string;
   threads?: string;
   verify?: boolean;
   force?: boolean;
@@ -28,6 +30,7 @@ export const restore: Command<Arguments> = {
   options: {
     parent: { type: "string", describe: "where the image's base is, when it was moved" },
     snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
+    ...diskOption,
     threads: { type: "string", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
@@ -38,7 +41,7 @@ export const restore: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot, disk: given.disk });
     try {
       await copyDisk(opened, given.image, given, terminal, "restored");
     } finally {

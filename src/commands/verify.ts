@@ -4,12 +4,14 @@ import { exitCodes, unsupported } from "../errors.js";
 import { checkedParts } from "../imaging/checked-parts.js";
 import { type Verdict, verifyLayers } from "../imaging/verify.js";
 import type { Command } from "./command.js";
+import { diskOption } from "./disk-option.js";
 import { counted, wholeNumber } from "./numbers.js";
 import { humanSize } from "./sizes.js";
 
 interface Arguments {
   image: string;
   parent?: string;
+  disk?: string;
   threads?: string;
 }
 
@@ -21,6 +23,7 @@ export const verify: Command<Arguments> = {
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
     parent: { type: "string", describe: "where the image's base is, when it was moved" },
+    ...diskOption,
     threads: { type: "string", describe: "worker threads (default: one a processor)" },
   },
   examples: [
@@ -30,7 +33,7 @@ export const verify: Command<Arguments> = {
 
   async run(given, terminal) {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
-    const opened = openLayers({ path: given.image, parent: given.parent });
+    const opened = openLayers({ path: given.image, parent: given.parent, disk: given.disk });
     try {
       if (!checkedParts(opened).some(({ integrity }) => integrity))
         throw unsupported(

@@ -18,6 +18,8 @@ export interface MountRequest {
   readonly parent?: string;
   /** A snapshot inside the image. */
   readonly snapshot?: string;
+  /** Of several disks in the image this one. */
+  readonly disk?: string;
   readonly view: "files" | "disk";
   /** Of the files view only this filesystem. */
   readonly volume?: string;
@@ -91,9 +93,9 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, snapshot, view, volume } = request;
-  const opened =
-    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+  const { image: path, parent, snapshot, disk, view, volume } = request;
+  const spec = { path, parent, snapshot, disk };
+  const opened = view === "files" ? openFiles({ ...spec, volume }) : openImage({ ...spec, view });
   try {
     for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({

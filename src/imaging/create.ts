@@ -29,6 +29,8 @@ export interface CreateOptions {
   readonly stream?: Readable;
   /** The source's format when it isn't to be found by signature, for example `raw`. */
   readonly sourceFormat?: string;
+  /** Of several disks in the source this one. */
+  readonly sourceDisk?: string;
   readonly image: string;
   readonly base?: string;
   /** Bytes; the base's for a differential, settings.chunkSize otherwise. */
@@ -71,7 +73,10 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const chunkSize = chunkSizeOf(options, base?.layers);
     source = options.stream
       ? undefined
-      : openLayers({ path: options.source, format: options.sourceFormat }, new LocalChunkCache(0));
+      : openLayers(
+          { path: options.source, format: options.sourceFormat, disk: options.sourceDisk },
+          new LocalChunkCache(0),
+        );
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
