@@ -1,5 +1,6 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
+import { aff } from "./aff/index.js";
 import { ewf } from "./ewf/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
@@ -28,6 +29,7 @@ export const images: readonly Format<Layer>[] = [
   vmdk,
   vdi,
   ewf,
+  aff,
   vhd,
   unread,
   raw,

@@ -15,9 +15,10 @@ import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { corrupt, ImageError, mismatch, unsupported } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
 import { guidText, tablePage, u64le } from "../fields.js";
+import type { JoinedFiles } from "../joined-files.js";
 import { caseFacts, mainValues, unpackText } from "./case-data.js";
 import { acquisitionErrors, type Evidence, largestChunk, type Media, measured, mostSections } from "./evidence.js";
-import { openSegments, type Segment, type Segments } from "./segments.js";
+import { openSegments, type Segment } from "./segments.js";
 import { ChunkTables, mostEntries, Table1, type TableHeader } from "./tables.js";
 
 export const signature1 = Buffer.from("EVF\x09\x0d\x0a\xff\x00", "latin1");
@@ -111,7 +112,7 @@ class Reader {
   }
 
   /** Reads a segment's sections; whether its last says that another segment follows. */
-  private walk(segment: Segment, all: Segments): boolean {
+  private walk(segment: Segment, all: JoinedFiles): boolean {
     this.pages = new MetadataPages(segment.file, tablePage.size, 4);
     this.allPages ??= new MetadataPages(all, tablePage.size, tablePage.kept);
     for (let position = headerSize; ; ) {

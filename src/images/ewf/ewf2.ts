@@ -14,9 +14,10 @@ import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { corrupt, ImageError, mismatch, unsupported } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
 import { guidText, tablePage, u64le } from "../fields.js";
+import type { JoinedFiles } from "../joined-files.js";
 import { caseFacts, mainValues, type Packing, unpackText } from "./case-data.js";
 import { acquisitionErrors, type Evidence, largestChunk, measured, mostSections } from "./evidence.js";
-import { openSegments, type Segment, type Segments } from "./segments.js";
+import { openSegments, type Segment } from "./segments.js";
 import { ChunkTables, mostEntries, Table2 } from "./tables.js";
 
 export const signature2 = Buffer.from("EVF2\x0d\x0a\x81\x00", "latin1");
@@ -142,7 +143,7 @@ class Reader {
   }
 
   /** Reads a segment's sections; whether its last says that another segment follows. */
-  private walk(segment: Segment, all: Segments): boolean {
+  private walk(segment: Segment, all: JoinedFiles): boolean {
     const { file } = segment;
     this.allPages ??= new MetadataPages(all, tablePage.size, tablePage.kept);
     const pages = new MetadataPages(file, tablePage.size, 4);

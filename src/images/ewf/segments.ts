@@ -9,6 +9,7 @@ import { basename } from "node:path";
 import type { ByteSource } from "../../bytes/byte-source.js";
 import { ImageError, mismatch, missing, unsupported, usage } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
+import { JoinedFiles } from "../joined-files.js";
 
 export interface Segment {
   readonly file: ByteSource;
@@ -16,37 +17,6 @@ export interface Segment {
   readonly number: number;
   /** Where its first byte is in the joined source. */
   readonly start: number;
-}
-
-/** All segment files, one behind the other. */
-export class Segments implements ByteSource {
-  size = 0;
-  private readonly segments: Segment[] = [];
-
-  constructor(readonly name: string) {}
-
-  get count(): number {
-    return this.segments.length;
-  }
-
-  add(file: ByteSource): Segment {
-    const segment = { file, number: this.count + 1, start: this.size };
-    this.segments.push(segment);
-    this.size += file.size;
-    return segment;
-  }
-
-  read(position: number, target: Uint8Array): number {
-    if (position >= this.size) return 0;
-    let low = 0;
-    for (let high = this.count - 1; low < high; ) {
-      const middle = (low + high + 1) >> 1;
-      if (this.segments[middle]!.start <= position) low = middle;
-      else high = middle - 1;
-    }
-    const { file, start } = this.segments[low]!;
-    return file.read(position - start, target);
-  }
 }
 
 /**
@@ -79,14 +49,14 @@ export function openSegments(
   first: ByteSource,
   around: Surroundings,
   numberOf: (file: ByteSource) => number,
-  walk: (segment: Segment, all: Segments) => boolean,
-): Segments {
-  const all = new Segments(first.name);
+  walk: (segment: Segment, all: JoinedFiles) => boolean,
+): JoinedFiles {
+  const all = new JoinedFiles(first.name);
   const own = numberOf(first);
   if (own !== 1)
     throw usage(`${first.name}: is segment ${own} of an image. Open its first segment, whose name ends with 01.`);
   for (let file = first; ; ) {
-    const segment = all.add(file);
+    const segment = { file, number: all.count + 1, start: all.add(file) };
     if (!walk(segment, all)) return all;
     const number = segment.number + 1;
     file = nextFile(first, around, number);
