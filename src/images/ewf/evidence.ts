@@ -24,6 +24,9 @@ export interface Media {
 /** Sections of all segments together: those of some 170 TiB as EnCase writes them. A hostile file may have more. */
 export const mostSections = 1 << 20;
 
+/** Bytes of the smallest chunk that is taken: the smallest sector of any medium. */
+const smallestChunk = 512;
+
 /** Ranges of sectors that couldn't be read, of which as many are listed. */
 const listedErrors = 1000;
 
@@ -40,7 +43,7 @@ export function measured(
 ): Media {
   const size = sectors * sectorSize;
   const chunkSize = sectorSize * sectorsPerChunk;
-  if (!(sectors > 0) || !(sectorSize > 0) || !(sectorsPerChunk > 0) || size > largestDisk)
+  if (!(sectors > 0) || !(chunkSize >= smallestChunk) || size > largestDisk)
     throw corrupt(
       `${name}: ${what} tells of ${sectors} sectors of ${sectorSize} bytes, ${sectorsPerChunk} a chunk, which can't be. The file is damaged, or was never finished.`,
     );

@@ -240,9 +240,11 @@ class Reader {
         `${name}: the table at byte ${section.start} is damaged, and has no sound copy: its header's checksum is wrong, or it tells more entries than there are. Restore the file from another copy.`,
       );
     if (header.count === 0) return;
-    const other = copy && copy.count === header.count ? copy : undefined;
-    const room = section.size >= 28 + header.count * 4;
-    tables.add(new Table1(segment, allPages!, shape, tables.end, main, other, section.start, section.end, room));
+    const { start, end, size } = section;
+    const room = size >= 28 + header.count * 4;
+    const copyOfIt = copy?.count === header.count ? copy : undefined;
+    const place = { start, end, main, copy: copyOfIt, room };
+    tables.add(new Table1(segment, allPages!, shape, place, tables.end));
   }
 
   /** A text that is damaged costs nobody the disk. */

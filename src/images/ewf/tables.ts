@@ -131,41 +131,47 @@ export interface TableShape {
   readonly largest: number;
 }
 
+/** Where a table of the first version is in its segment. */
+export interface TableSection {
+  /** Of the section. Chunks are before its start, or from there on to its end. */
+  readonly start: number;
+  readonly end: number;
+  /** What `table` tells, undefined where that is damaged, and `table2`, where there is one. One of them is there. */
+  readonly main: TableHeader | undefined;
+  readonly copy: TableHeader | undefined;
+  /** Whether the section has room for a checksum behind the entries. */
+  readonly room: boolean;
+}
+
 /** Entries of 32 bits: "Table section" of the EWF specification. */
 export class Table1 implements ChunkTable {
-  /** The entries that are used; undefined until they were checked. */
-  private used: { readonly entries: number; readonly base: number; readonly overflow: number } | undefined;
+  /** The entries that are used: undefined until they were checked, `none` where none are sound. */
+  private used: { readonly entries: number; readonly base: number; readonly overflow: number } | "none" | undefined;
 
-  /**
-   * @param main the table's header, undefined where it is damaged; `copy` that of `table2`, where there is one.
-   * @param start of the table's section in the file; `end` of it: chunks are before the one or before the other.
-   * @param room whether the section has room for a checksum behind the entries.
-   */
   constructor(
     private readonly segment: Segment,
     private readonly pages: MetadataPages,
     private readonly shape: TableShape,
+    private readonly section: TableSection,
     readonly first: number,
-    private readonly main: TableHeader | undefined,
-    private readonly copy: TableHeader | undefined,
-    private readonly start: number,
-    private readonly end: number,
-    private readonly room: boolean,
   ) {}
 
   get count(): number {
-    return (this.main ?? this.copy)!.count;
+    const { main, copy } = this.section;
+    return (main ?? copy)!.count;
   }
 
   place(index: number, target: ChunkPlace): void {
-    this.used ??= this.check();
+    this.used ??= this.choose();
+    if (this.used === "none") throw this.damaged();
     const { entries, base, overflow } = this.used;
     const { file } = this.segment;
+    const { start, end } = this.section;
     const raw = this.entry(entries, index);
     const plain = index >= overflow;
     const offset = plain ? raw : raw & 0x7fffffff;
     const position = base + offset;
-    const dataEnd = position < this.start ? this.start : Math.min(this.end, file.size);
+    const dataEnd = position < start ? start : Math.min(end, file.size);
     let next = dataEnd;
     if (index + 1 < this.count) {
       const after = this.entry(entries, index + 1);
@@ -185,11 +191,12 @@ export class Table1 implements ChunkTable {
 
   complaints(): string[] {
     const { name } = this.segment.file;
+    const { start, main, copy } = this.section;
     const wrong: string[] = [];
-    if (!this.holds(this.main))
-      wrong.push(`${name}: the table in the section at byte ${this.start} is damaged: its checksum is wrong.`);
-    if (this.copy && !this.holds(this.copy))
-      wrong.push(`${name}: the second copy of the table at byte ${this.start} is damaged: its checksum is wrong.`);
+    if (!this.holds(main))
+      wrong.push(`${name}: the table in the section at byte ${start} is damaged: its checksum is wrong.`);
+    if (copy && !this.holds(copy))
+      wrong.push(`${name}: the second copy of the table at byte ${start} is damaged: its checksum is wrong.`);
     return wrong;
   }
 
@@ -200,16 +207,21 @@ export class Table1 implements ChunkTable {
 
   private holds(header: TableHeader | undefined): boolean {
     if (!header || header.count !== this.count) return false;
-    return !this.shape.summed || !this.room || sumHolds(this.segment.file, header.entries, header.count * 4);
+    return !this.shape.summed || !this.section.room || sumHolds(this.segment.file, header.entries, header.count * 4);
   }
 
-  private check() {
-    const header = [this.main, this.copy].find((one) => this.holds(one));
-    if (!header)
-      throw corrupt(
-        `${this.segment.file.name}: the table in the section at byte ${this.start}, with chunks ${this.first} to ${this.first + this.count - 1}, is damaged, ${this.copy ? "and so is its copy" : "and has no copy"}: their checksums are wrong. Restore the file from another copy.`,
-      );
-    return { ...header, overflow: this.overflow(header) };
+  /** The first of both copies that is sound. */
+  private choose() {
+    const { main, copy } = this.section;
+    const header = [main, copy].find((one) => this.holds(one));
+    return header ? { ...header, overflow: this.overflow(header) } : "none";
+  }
+
+  private damaged() {
+    const { start, copy } = this.section;
+    return corrupt(
+      `${this.segment.file.name}: the table in the section at byte ${start}, with chunks ${this.first} to ${this.first + this.count - 1}, is damaged, ${copy ? "and so is its copy" : "and has no copy"}: their checksums are wrong. Restore the file from another copy.`,
+    );
   }
 
   /**
@@ -217,7 +229,7 @@ export class Table1 implements ChunkTable {
    * ("Table entries offset overflow"). Entries rise; where one seems to fall, its highest bit was no flag.
    */
   private overflow({ entries, base, count }: TableHeader): number {
-    if (this.start - base <= 0x7fffffff) return Number.POSITIVE_INFINITY;
+    if (this.section.start - base <= 0x7fffffff) return Number.POSITIVE_INFINITY;
     let before = 0;
     for (let index = 0; index < count; index++) {
       const offset = this.entry(entries, index) & 0x7fffffff;
@@ -233,7 +245,8 @@ const Flag = { packed: 1, summed: 2, pattern: 4 } as const;
 
 /** Entries of 16 bytes: "Sector table" of the EWF2 specification. */
 export class Table2 implements ChunkTable {
-  private checked = false;
+  /** What is wrong with it: undefined until it was checked, empty where nothing is. */
+  private complaint: string | undefined;
 
   /** @param entries position of the first entry in the file; a checksum follows the last. */
   constructor(
@@ -246,11 +259,8 @@ export class Table2 implements ChunkTable {
   ) {}
 
   place(index: number, target: ChunkPlace): void {
-    if (!this.checked) {
-      const [complaint] = this.complaints();
-      if (complaint) throw corrupt(`${complaint} Restore the file from another copy.`);
-      this.checked = true;
-    }
+    this.complaint ??= this.complaints()[0] ?? "";
+    if (this.complaint !== "") throw corrupt(`${this.complaint} Restore the file from another copy.`);
     const { file, start } = this.segment;
     const bytes = this.pages.bytes(start + this.entries + index * 16, 16, "a table of chunks");
     const flags = bytes.readUInt32LE(12);
