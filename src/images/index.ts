@@ -1,5 +1,7 @@
+import { aff } from "./aff/index.js";
 import { clonezilla } from "./clonezilla/index.js";
 import { bin, cue } from "./cue/index.js";
+import { ewf } from "./ewf/index.js";
 import type { ImageFormat } from "./image-format.js";
 import { ova } from "./ova/index.js";
 import { parallels } from "./parallels.js";
@@ -29,6 +31,8 @@ export const images: readonly ImageFormat[] = [
   qed,
   vmdk,
   vdi,
+  ewf,
+  aff,
   partclone,
   cue,
   bin,

@@ -7,6 +7,8 @@ export interface Disk extends ByteSource {
   extentAt(position: number): Extent;
   /** Bytes in `[from, to)` that aren't holes. */
   dataBytes(from: number, to: number): number;
+  /** How many bytes from `position` (< size) on are zeros by one look at the tables; 0 where something is stored. */
+  zerosAt(position: number): number;
 }
 
 /**
@@ -47,6 +49,11 @@ export class LayeredDisk implements Disk {
       length += next.length;
     }
     return { hole, length: Math.min(length, this.size - position) };
+  }
+
+  zerosAt(position: number): number {
+    const { kind, length } = this.locate(position);
+    return kind === "stored" ? 0 : Math.min(length, this.size - position);
   }
 
   dataBytes(from: number, to: number): number {
