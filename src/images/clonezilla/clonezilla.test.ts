@@ -357,6 +357,11 @@ test("a folder that lacks its table or tells nonsense is refused in words, and o
   changed("sda-pt.sf", `/dev/sda1 : start=2048, size=${"9".repeat(2 << 20)}\n`, () =>
     isRefused(t, "corrupt", { path: folder }, "far more"),
   );
+  const many = Array.from({ length: 2000 }, (_, n) => `/dev/sda${n + 1} : start=${2048 + n}, size=1, type=83\n`);
+  changed("sda-pt.sf", many.join(""), () => isRefused(t, "corrupt", { path: folder }, "1024 partitions"));
+  changed("sda-pt.sf", `/dev/sda${"1".repeat(900_000)}x : start=1\n`, () =>
+    isRefused(t, "corrupt", { path: folder }, "no disk has"),
+  );
   rmSync(`${folder}/sda-mbr`);
   isRefused(t, "missing", { path: folder }, folder, "sda-mbr");
   rmSync(`${folder}/sda-pt.sf`);

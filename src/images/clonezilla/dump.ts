@@ -31,6 +31,9 @@ export interface Dump {
   readonly partitions: readonly Partition[];
 }
 
+/** More than any table has. */
+const mostPartitions = 1024;
+
 /** Types of partitions that hold others. */
 const extendedTypes = [0x05, 0x0f, 0x85];
 
@@ -54,12 +57,14 @@ export function readDump(name: string, text: string): Dump {
   for (const line of lines) {
     const [, device, rest] = /^\/dev\/(\S+)\s*:(.*)$/.exec(line) ?? [];
     if (device === undefined || rest === undefined) continue;
-    const number = Number(/(\d+)$/.exec(device)?.[1]);
+    const number = Number(/\d{1,9}$/.exec(device)?.[0]);
     const start = Number(/\bstart=\s*(\d+)/.exec(rest)?.[1]);
     const size = Number(/\bsize=\s*(\d+)/.exec(rest)?.[1]);
     if (size === 0) continue;
     if (!Number.isSafeInteger(number) || !((start + size) * sectorSize <= Number.MAX_SAFE_INTEGER) || start === 0)
       throw corrupt(`${name}: has a partition that no disk has: ${line.slice(0, 200)}`);
+    if (partitions.length >= mostPartitions)
+      throw corrupt(`${name}: tells of more than ${mostPartitions} partitions. The file is damaged.`);
     const type = /\b(?:type|Id)=\s*([0-9a-f]{1,2})\b(?!-)/i.exec(rest)?.[1];
     partitions.push({
       name: device.replaceAll("/", "-"),
