@@ -62,7 +62,6 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
       fd: target.fd,
       target: options.target,
       sparse: target.sparse,
-      jobSize: settings.jobSize,
     };
     pool = new WorkerPool(new URL("./restore-worker.js", import.meta.url), init, options.threads);
     const run = async (act: RestoreJob["act"]) => {
