@@ -1,5 +1,6 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
+import { dmg } from "./dmg/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
@@ -14,7 +15,21 @@ import { vmdk } from "./vmdk/index.js";
 
 /**
  * The image formats, in the order in which they are tried. Formats with a signature come first, the more telling ones
- * before the weaker. A fixed VHD is told by its last bytes alone, so it comes after all that are told by their first. Then
- * come containers that are known and not read, which are refused by name; raw comes last, since any bytes can be a raw disk.
+ * before the weaker. A fixed VHD and an Apple disk image are told by their last bytes alone, so they come after all that
+ * are told by their first, but for compressed files: an Apple disk image may begin as one. Then come containers that are
+ * known and not read, which are refused by name; raw comes last, since any bytes can be a raw disk.
  */
-export const images: readonly Format<Layer>[] = [spin, parallels, vhdx, qcow2, qcow, qed, vmdk, vdi, vhd, unread, raw];
+export const images: readonly Format<Layer>[] = [
+  spin,
+  parallels,
+  vhdx,
+  qcow2,
+  qcow,
+  qed,
+  vmdk,
+  vdi,
+  vhd,
+  dmg,
+  unread,
+  raw,
+];
