@@ -6,6 +6,8 @@ import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
 import { qed } from "./qed.js";
 import { raw } from "./raw.js";
+import { sparsebundle } from "./sparsebundle.js";
+import { sparseimage } from "./sparseimage.js";
 import { spin } from "./spin/reader.js";
 import { unread } from "./unread.js";
 import { vdi } from "./vdi.js";
@@ -28,6 +30,8 @@ export const images: readonly Format<Layer>[] = [
   qed,
   vmdk,
   vdi,
+  sparseimage,
+  sparsebundle,
   vhd,
   dmg,
   unread,

@@ -45,7 +45,6 @@ const signatures: readonly Signature[] = [
   row(0, "Bochs Virtual HD Image\x00", "a Bochs disk", convert),
   row(0, "#!/bin/sh\n#V2.0 Format\n", "a cloop image", convert),
   row(0, "partclone-image\x00", "a partclone image", "Restore it first with partclone.restore."),
-  row(0, "sprs\x00\x00\x00\x03", "an Apple sparse image", "Convert it first with hdiutil."),
   row(0, "encrcdsa", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
   row(-8, "cdsaencr", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
   row(257, "ustar", "a tar archive (an OVA is one)", "Take the disk out of it with tar -x."),
