@@ -44,6 +44,7 @@ has_package() {
     libarchive-tools) command -v bsdtar ;;
     sleuthkit) command -v fls ;;
     7zip) command -v 7zz ;;
+    cloop-utils) command -v create_compressed_fs ;;
     wimtools) command -v wimlib-imagex ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;

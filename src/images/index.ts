@@ -1,5 +1,7 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
+import { bochs } from "./bochs.js";
+import { cloop } from "./cloop.js";
 import { dmg } from "./dmg/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
@@ -30,6 +32,8 @@ export const images: readonly Format<Layer>[] = [
   qed,
   vmdk,
   vdi,
+  bochs,
+  cloop,
   sparseimage,
   sparsebundle,
   vhd,
