@@ -322,9 +322,7 @@ function unpackTriples(
   let filled = start;
   let used = 0;
   let distance = 0;
-  const wrong = (what: string) => corrupt(`triple ${index} of the LZFSE block at byte ${block} ${what}`);
-  let index = 0;
-  for (; index < header.triples; index++) {
+  for (let index = 0; index < header.triples; index++) {
     let entry = tableL[2 * l]!;
     bit -= entry & 0xff;
     let at = bit >>> 3;
@@ -344,7 +342,7 @@ function unpackTriples(
 
     entry = tableD[2 * d]!;
     bit -= entry & 0xff;
-    if (bit < first) throw wrong("lies beyond the block's end");
+    if (bit < first) throw wrong(index, block, "lies beyond the block's end");
     at = bit >>> 3;
     read =
       ((input[at]! | (input[at + 1]! << 8) | (input[at + 2]! << 16) | (input[at + 3]! << 24)) >>> (bit & 7)) &
@@ -353,19 +351,23 @@ function unpackTriples(
     distance = tableD[2 * d + 1]! + (read & ((1 << plain) - 1)) || distance;
     d = (entry >> 16) + (read >>> plain);
 
-    if (used + literalLength > header.literals) throw wrong("takes more literals than there are");
-    if (filled + literalLength + length > target.length) throw wrong("gives more bytes than the block tells");
+    if (used + literalLength > header.literals) throw wrong(index, block, "takes more literals than there are");
+    if (filled + literalLength + length > target.length)
+      throw wrong(index, block, "gives more bytes than the block tells");
     if (literalLength < 24) for (let k = 0; k < literalLength; k++) target[filled + k] = literals[used + k]!;
     else target.set(literals.subarray(used, used + literalLength), filled);
     used += literalLength;
     filled += literalLength;
-    if (distance === 0 || distance > filled) throw wrong(`goes ${distance} bytes back where there are ${filled}`);
+    if (distance === 0 || distance > filled)
+      throw wrong(index, block, `goes ${distance} bytes back where there are ${filled}`);
     copyMatch(target, filled, distance, length);
     filled += length;
   }
   if (filled !== target.length) throw corrupt(`the LZFSE block at byte ${block} gives fewer bytes than it tells`);
 }
 
+const wrong = (triple: number, block: number, what: string) =>
+  corrupt(`triple ${triple} of the LZFSE block at byte ${block} ${what}`);
 const ends = (at: number) => corrupt(`the LZFSE data ends in the middle, at byte ${at}`);
 const tooLong = (target: Uint8Array, at: number) =>
   corrupt(`the LZFSE data unpacks to more than ${target.length} bytes, at byte ${at}`);
