@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 import { readExactly } from "../../bytes/byte-source.js";
-import { corrupt } from "../../errors.js";
+import { corrupt, unsupported } from "../../errors.js";
 import { largestDisk, u64be } from "../fields.js";
 import { mostUnpacked, packings, RunKind } from "./packing.js";
 import type { Resource } from "./resources.js";
@@ -43,6 +43,8 @@ interface Page {
   readonly packed: Float64Array;
 }
 
+/** Runs of all tables of an image. At 256 KiB a run, these are 4 TiB. */
+const mostRuns = 2 ** 24;
 const runsPerPage = 512;
 /** Pages that are kept decoded, of all tables of an image: 14 KiB each. */
 const pagesKept = 64;
@@ -72,7 +74,7 @@ export class BlockTable {
   /**
    * @param image for messages.
    * @param number of the table in the image; @param firstRun number of its first run in the image.
-   * @throws ImageError `corrupt`
+   * @throws ImageError `corrupt`, or `unsupported` for an absurd number of runs.
    */
   constructor(
     readonly image: string,
@@ -96,6 +98,8 @@ export class BlockTable {
       throw corrupt(
         `${image}: ${this.words} tells of ${this.runs} runs, but has only ${resource.data.size} bytes. The file is damaged.`,
       );
+    if (firstRun + this.runs > mostRuns)
+      throw unsupported(`${image}: has more than ${mostRuns} runs, which is more than this Spindle takes.`);
     let position = this.start;
     let largest = 0;
     for (let first = 0; first < this.runs; first += runsPerPage) {

@@ -352,6 +352,10 @@ test("a disk goes on behind its tables in zeros, and zeros without end are no wo
   const image = path("a");
   writeFileSync(image, hostile({}, 150));
   t.is(wholeDisk({ path: image }).length, 150 * sector);
+  // A table without sectors, alone, leaves all to the zeros.
+  writeFileSync(image, makeDmg(Buffer.alloc(0), [{ name: "none", first: 0, runs: [] }], { sectors: 7 })[0]!);
+  t.true(wholeDisk({ path: image }).equals(Buffer.alloc(7 * sector)));
+  t.deepEqual(damagesOf(image), []);
   writeFileSync(image, hostile({}, 3));
   t.is(wholeDisk({ path: image }).length, 100 * sector);
   writeFileSync(image, hostile({ 16: 0xfff, [run(2)]: kinds.zero, [run(2) + 16]: 0xfff }));
@@ -376,6 +380,12 @@ test("a trailer or a list that is damaged is refused with its byte", (t) => {
   refused({ [at + 230]: [image[at + 230]! - 1] }, "damaged at byte");
   refused({ [at + 492]: [0x10] }, "more than any disk");
   refused({ [image.indexOf("blkx")]: [0x41] }, "has no block tables");
+  const list = image.subarray(image.indexOf("<?xml"), at).toString("latin1");
+  const none = Buffer.from(list.replace(/(blkx<.key>\s*<array>).*?(?=<.array>)/s, "$1"), "latin1");
+  const trailer = Buffer.from(image.subarray(at));
+  trailer.writeUInt32BE(none.length, 228);
+  writeFileSync(path("b"), Buffer.concat([image.subarray(0, image.indexOf("<?xml")), none, trailer]));
+  isRefused(t, "corrupt", { path: path("b") }, "has no block tables");
   refused({ [image.indexOf("<key>Data") + 5]: [0x41] }, "block table 0", "has no data");
   refused({ [image.indexOf("bWlz")]: [0x21] }, "base64");
   for (const cut of [1, 511, 512, 513, 5000]) {

@@ -42,6 +42,7 @@ class DmgLayer implements Layer {
   readonly facts: Record<string, unknown>;
   private readonly fork: DataFork;
   private readonly tables: Tables;
+  private readonly isPlain: boolean;
   private readonly unpacked: ByteSource | undefined;
   private readonly last = new LastRun();
 
@@ -60,7 +61,8 @@ class DmgLayer implements Layer {
         `${name}: its trailer tells of ${trailer.sectors} sectors, more than any disk has. The file is damaged.`,
       );
     // Without tables the data fork is the disk (UDRW and UDTO that got a trailer).
-    if (resources.length === 0 && this.size > this.fork.length)
+    this.isPlain = resources.length === 0;
+    if (this.isPlain && this.size > this.fork.length)
       throw corrupt(
         `${name}: has no block tables, and its data fork of ${this.fork.length} bytes is shorter than the disk of ${this.size}. The file is damaged.`,
       );
@@ -87,8 +89,7 @@ class DmgLayer implements Layer {
 
   private find(position: number): Run {
     const { tables, size, fork } = this;
-    if (tables.list.length === 0)
-      return { kind: "stored", length: size - position, source: fork.source, at: fork.base + position };
+    if (this.isPlain) return { kind: "stored", length: size - position, source: fork.source, at: fork.base + position };
     const found = tables.find(position);
     if (typeof found === "number") return { kind: "zero", length: Math.min(found, size) - position };
     const { table, number, run } = found;

@@ -21,7 +21,7 @@ export function resourcesOfXml(file: ByteSource, { position, length }: Stretch):
   const list = readPlist(file, position, length);
   const fork = isDictionary(list) ? list.get("resource-fork") : undefined;
   const tables = isDictionary(fork) ? fork.get("blkx") : undefined;
-  if (!Array.isArray(tables))
+  if (!Array.isArray(tables) || tables.length === 0)
     throw corrupt(
       `${file.name}: the property list at byte ${position} has no block tables (blkx). The file is damaged.`,
     );
@@ -40,6 +40,8 @@ export function resourcesOfXml(file: ByteSource, { position, length }: Stretch):
 const blkx = 0x626c6b78;
 /** Bytes of a map that are looked at: it counts and places with 16 bits. */
 const longestMap = 1 << 18;
+/** Tables of an image: types that share their list of resources could make any number of them. */
+const mostTables = 65536;
 
 /**
  * A fork's header tells where its data and its map are; the map has a list of types, each type a list of resources (number,
@@ -85,6 +87,7 @@ export function resourcesOfFork(file: ByteSource, { position, length }: Stretch)
       const nameStart = nameAt === 0xffff ? undefined : within(names + nameAt, 1);
       const name =
         nameStart === undefined ? "" : map.toString("latin1", nameStart + 1, nameStart + 1 + map[nameStart]!);
+      if (found.length >= mostTables) throw wrong(`it has more than ${mostTables} block tables`);
       found.push({ name: name || `block table ${index}`, data: new Slice(file.name, file, start + 4, size) });
     }
   }

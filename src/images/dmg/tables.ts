@@ -1,10 +1,7 @@
-import { corrupt, unsupported } from "../../errors.js";
+import { corrupt } from "../../errors.js";
 import { BlockTable, lastNotAfter, runPages, type TableRun } from "./block-table.js";
 import { packings } from "./packing.js";
 import type { Resource } from "./resources.js";
-
-/** Runs of all tables. At 256 KiB a run, these are 4 TiB. */
-const mostRuns = 2 ** 24;
 
 /** The block tables of an image. */
 export class Tables {
@@ -23,8 +20,6 @@ export class Tables {
     this.all = resources.map((resource, number) => {
       const table = new BlockTable(name, resource, number, runs, pages);
       runs += table.runs;
-      if (runs > mostRuns)
-        throw unsupported(`${name}: has more than ${mostRuns} runs, which is more than this Spindle takes.`);
       return table;
     });
     this.runs = runs;
@@ -43,7 +38,8 @@ export class Tables {
   /** The run with disk byte `position`; where no table has it, the byte at which the next begins. */
   find(position: number): { table: BlockTable; number: number; run: TableRun } | number {
     const index = lastNotAfter(this.starts, this.starts.length, position);
-    const table = this.list[index]!;
+    const table = this.list[index];
+    if (!table) return Number.POSITIVE_INFINITY;
     if (position < table.start) return table.start;
     if (position >= table.end) return this.starts[index + 1] ?? Number.POSITIVE_INFINITY;
     const number = table.find(position);

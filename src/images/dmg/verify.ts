@@ -26,7 +26,7 @@ export function makeIntegrity(
 ): Integrity {
   const whole = (message: string): Damage => ({ file: file.name, position: 0, length: size, message });
   const forkChecked = trailer.dataChecksum.crc32 !== undefined && trailer.segments <= 1;
-  const masterChecked = trailer.masterChecksum.crc32 !== undefined;
+  const masterChecked = trailer.masterChecksum.crc32 !== undefined && all.length > 0;
   return {
     pieces: tables.length + Number(forkChecked) + Number(masterChecked),
     check(piece) {

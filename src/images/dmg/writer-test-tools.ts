@@ -60,7 +60,7 @@ export function makeDmg(disk: Buffer, tables: readonly TableSpec[], options: Dmg
           made.map(({ bytes }) => bytes),
         ),
       );
-  const segmentLength = options.segmentLength ?? data.bytes.length;
+  const segmentLength = options.segmentLength ?? Math.max(1, data.bytes.length);
   const count = Math.max(1, Math.ceil(data.bytes.length / segmentLength));
   return Array.from({ length: count }, (_, index) => {
     const part = data.bytes.subarray(index * segmentLength, (index + 1) * segmentLength);
