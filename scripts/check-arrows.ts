@@ -89,6 +89,11 @@ const kin: readonly Arrow[] = [
     to: ["volumes/mbr"],
     reason: "a GPT begins with an MBR, and a hybrid one describes partitions",
   },
+  {
+    from: "volumes/apm",
+    to: ["volumes/mbr"],
+    reason: "a hybrid disc has both in its first sector, and the MBR counts",
+  },
 ];
 
 /** Folders of formats: `index.ts` is the table, and every file or folder that it imports is a format. */

@@ -46,6 +46,7 @@ has_package() {
     ewf-tools) command -v ewfexport ;;
     afflib-tools) command -v affcat ;;
     7zip) command -v 7zz ;;
+    cloop-utils) command -v create_compressed_fs ;;
     wimtools) command -v wimlib-imagex ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;

@@ -5,7 +5,7 @@
  * from paths: after mounting, a path may lead into the mount itself.
  */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
@@ -120,13 +120,19 @@ export function openLayers(
       throw missing(`--parent ${spec.parent}: there is no such file.`);
     // A base is looked for from the folder in which the image really lies, not from that of a link to it.
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
-    const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
+    const absolute = { ...spec, path, ...bundle(path), parent: spec.parent && resolve(spec.parent) };
     const layers = openChain(absolute, files, cache);
     return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
   }
+}
+
+/** Where a folder is an image, the file in it that is opened for it, and its format. */
+function bundle(folder: string): { path: string; format: string } | undefined {
+  const path = join(folder, "Info.plist");
+  return existsSync(path) && existsSync(join(folder, "bands")) ? { path, format: "sparsebundle" } : undefined;
 }
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
