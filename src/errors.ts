@@ -17,7 +17,9 @@ export type ErrorCode =
   /** The device, mount or file is in use. */
   | "busy"
   /** The operating system refused: no space, no permission, a read error. */
-  | "system";
+  | "system"
+  /** The image is encrypted, and no password was given or a wrong one. */
+  | "locked";
 
 /** Exit codes of the `spindle` command, by kind of failure. Listed in docs/exit-codes.md. */
 export const exitCodes: Record<ErrorCode, number> = {
@@ -28,6 +30,7 @@ export const exitCodes: Record<ErrorCode, number> = {
   mismatch: 6,
   busy: 7,
   system: 8,
+  locked: 9,
 };
 
 export class ImageError extends Error {
@@ -46,6 +49,7 @@ export const unsupported = (message: string) => new ImageError("unsupported", me
 export const missing = (message: string) => new ImageError("missing", message);
 export const usage = (message: string) => new ImageError("usage", message);
 export const mismatch = (message: string) => new ImageError("mismatch", message);
+export const locked = (message: string) => new ImageError("locked", message);
 export const busy = (message: string) => new ImageError("busy", message);
 
 const systemWords: Record<string, string> = {

@@ -4,11 +4,11 @@ import { exitCodes, unsupported } from "../errors.js";
 import { type Verdict, verifyLayers } from "../imaging/verify.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize } from "./sizes.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   image: string;
-  parent?: string;
   threads?: string;
 }
 
@@ -19,7 +19,7 @@ export const verify: Command<Arguments> = {
     "Unpacks every chunk of IMAGE and of all its bases and compares it with its SHA-256 digest, then the digests with the image's content root. In a full image it also checks what only zstd -d reads: the frames of zeros and the heads of index pages. An image without checksums, such as a raw disk, can't be verified and is refused with exit code 4. Damage is listed with the range of the disk that it hits; the rest is still checked. Exit code 5 tells of damage.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
+    ...openingOptions,
     threads: { type: "string", describe: "worker threads (default: one a processor)" },
   },
   examples: [
@@ -29,7 +29,7 @@ export const verify: Command<Arguments> = {
 
   async run(given, terminal) {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
-    const opened = openLayers({ path: given.image, parent: given.parent });
+    const opened = await opening(given.image, given, (spec) => openLayers(spec));
     try {
       if (!opened.layers.some((layer) => layer.integrity))
         throw unsupported(

@@ -253,13 +253,13 @@ function patched(path: string, changes: Record<number, readonly number[]>): stri
   return `${path}.patched`;
 }
 
-test("encryption, unknown features, versions and sizes are refused in words; dirty and damaged marks are told", (t) => {
+test("unknown encryptions, features, versions and sizes are refused in words; dirty and damaged marks are told", (t) => {
   if (!needsQemu(t)) return;
   const path = testFolder(t);
   make(path("a"), "", 4 * MiB);
   const expected = wholeDisk({ path: path("a") });
-  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 1] }) }, "encrypted", "AES");
-  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 2] }) }, "encrypted", "LUKS");
+  isRefused(t, "corrupt", { path: patched(path("a"), { 32: [0, 0, 0, 2] }) }, "LUKS", "no LUKS header");
+  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 3] }) }, "encrypted", "number 3");
   isRefused(t, "unsupported", { path: patched(path("a"), { 4: [0, 0, 0, 4] }) }, "version 4");
   isRefused(t, "unsupported", { path: patched(path("a"), { 76: [0, 0, 0, 0x20] }) }, "bit 5");
   isRefused(t, "unsupported", { path: patched(path("a"), { 72: [0x80] }) }, "bit 63");
