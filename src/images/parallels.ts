@@ -3,9 +3,10 @@ import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js
 import { MetadataPages } from "../bytes/metadata-pages.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
 import type { Format, Surroundings } from "../format.js";
-import type { Layer, Run } from "../layers/layer.js";
+import type { Integrity, Layer, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
 import { largestDisk, tablePage, u64le } from "./fields.js";
+import { mapIntegrity } from "./map-check.js";
 
 /**
  * Parallels' expanding disk (.hds): a header of 64 bytes, a map of 4-byte entries, clusters ("tracks") of any number of
@@ -37,6 +38,7 @@ class ParallelsLayer implements Layer, BlockTable {
   readonly size: number;
   readonly blockSize: number;
   readonly facts: Record<string, unknown>;
+  readonly integrity: Integrity;
   /** Bytes that an entry counts in. */
   private readonly unit: number;
   private readonly pages: MetadataPages;
@@ -72,13 +74,24 @@ class ParallelsLayer implements Layer, BlockTable {
     refuseChild(name, around);
     this.pages = new MetadataPages(source, tablePage.size, tablePage.kept);
     this.map = new BlockMap(this);
+    const dirty =
+      header.readUInt32LE(44) === openMark
+        ? "it was not closed: what was written last may be missing; check it with qemu-img check"
+        : undefined;
+    this.integrity = mapIntegrity({
+      name,
+      size: this.size,
+      blockSize: this.blockSize,
+      source,
+      locate: (position) => this.locate(position),
+      reserved: () => [{ position: 0, length: mapEnd, what: "the header with the cluster map" }],
+      notes: dirty ? [`${name}: ${dirty}.`] : [],
+    });
     this.facts = {
       subformat: kind,
       version,
       clusterSize: this.blockSize,
-      ...(header.readUInt32LE(44) === openMark && {
-        dirty: "it was not closed: what was written last may be missing; check it with qemu-img check",
-      }),
+      ...(dirty && { dirty }),
     };
   }
 

@@ -5,10 +5,11 @@ import { MetadataPages } from "../bytes/metadata-pages.js";
 import { cipherSector, type SectorCipher } from "../bytes/sector-cipher.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
 import type { Format, Surroundings } from "../format.js";
-import type { Layer, ParentReference, Run } from "../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
 import { largestDisk, tablePage, u64be } from "./fields.js";
 import { FirstLevel } from "./first-level.js";
+import { mapIntegrity, type ReservedPlace } from "./map-check.js";
 import { backingReference } from "./qemu-backing.js";
 import { oldQemuAes, oldQemuAesInWords } from "./qemu-old-aes.js";
 
@@ -34,6 +35,7 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
   readonly parent: ParentReference | undefined;
   readonly facts: Record<string, unknown>;
   readonly unpacked: ByteSource;
+  readonly integrity: Integrity;
   private readonly clusterBits: number;
   private readonly tableEntries: number;
   private readonly pages: MetadataPages;
@@ -72,6 +74,22 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
     this.first = new FirstLevel(this.pages, u64be(header, 40), tables, (bytes) => u64be(bytes, 0));
     this.unpacked = around.cache.source(this);
     this.map = new BlockMap(this);
+    const { first, size, tableEntries, blockSize } = this;
+    const reserved = function* (): Iterable<ReservedPlace> {
+      yield { position: 0, length: 48, what: "the header" };
+      yield { position: u64be(header, 40), length: tables * 8, what: "the first-level table" };
+      yield* first.tables(tableEntries * 8, tableEntries * blockSize, size);
+    };
+    this.integrity = mapIntegrity({
+      name,
+      size,
+      blockSize,
+      source,
+      unpacked: this.unpacked,
+      packed: this,
+      locate: (position) => this.locate(position),
+      reserved,
+    });
     this.facts = {
       version: 1,
       clusterSize: this.blockSize,

@@ -22,6 +22,9 @@ export interface Qcow2Header {
   /** Entries have 32 subclusters each. */
   readonly extended: boolean;
   readonly refcountBits: number;
+  /** Where the table of the reference counts' blocks is, and how many clusters it takes. */
+  readonly refcountPosition: number;
+  readonly refcountClusters: number;
   /** Bytes are kept in another file of this name. */
   readonly dataFile: string | undefined;
   /** The data file can be used as it is, without this file. */
@@ -120,6 +123,8 @@ export function readHeader(file: ByteSource): Qcow2Header {
     compression,
     extended,
     refcountBits: more ? 2 ** Math.min(6, more.readUInt32BE(24)) : 16,
+    refcountPosition: u64be(fixed, 48),
+    refcountClusters: fixed.readUInt32BE(56),
     dataFile: external ? extensions.dataFile : undefined,
     rawDataFile: more !== undefined && external && (more.readUInt32BE(20) & 2) !== 0,
     backingFile: backingAt === 0 ? undefined : readBacking(file, backingAt, backingLength, clusterSize),

@@ -19,13 +19,15 @@ import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { cipherSector, type SectorCipher } from "../../bytes/sector-cipher.js";
 import { corrupt, ImageError } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
-import type { Layer, ParentReference, Run } from "../../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "../block-map.js";
 import { tablePage } from "../fields.js";
 import { FirstLevel } from "../first-level.js";
+import { mapIntegrity } from "../map-check.js";
 import { backingReference } from "../qemu-backing.js";
 import { oldQemuAes, oldQemuAesInWords } from "../qemu-old-aes.js";
 import { checkL1, coveredByTable, type Qcow2Header, readHeader, signature } from "./header.js";
+import { reservedPlaces } from "./reserved.js";
 import { findSnapshot, readSnapshots, type Snapshot } from "./snapshots.js";
 
 export const qcow2: Format<Layer> = {
@@ -54,6 +56,7 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
   readonly chunkSize: number;
   readonly source: ByteSource;
   readonly unpacked: ByteSource;
+  readonly integrity: Integrity;
   private readonly header: Qcow2Header;
   private readonly snapshot: Snapshot | undefined;
   private readonly pages: MetadataPages;
@@ -111,6 +114,17 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
     );
     this.unpacked = around.cache.source(this);
     this.map = new BlockMap(this);
+    this.integrity = mapIntegrity({
+      name: file.name,
+      size: this.size,
+      blockSize: this.blockSize,
+      source: this.source,
+      unpacked: this.unpacked,
+      packed: this,
+      locate: (position) => this.locate(position),
+      reserved: () => (header.dataFile === undefined ? reservedPlaces(this.pages, header, shown, this.first) : []),
+      complaints: header.corrupt ? [`${file.name}: is marked as damaged: QEMU met with contradictions in it.`] : [],
+    });
   }
 
   get name(): string {

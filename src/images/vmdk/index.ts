@@ -1,12 +1,12 @@
 import { type ByteSource, Slice } from "../../bytes/byte-source.js";
 import { corrupt, ImageError, mismatch, missing, unsupported } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
-import type { Damage, Integrity, Layer, ParentReference, PieceReport, Run } from "../../layers/layer.js";
+import type { Integrity, Layer, ParentReference, PieceReport, Run } from "../../layers/layer.js";
 import { BlockMap } from "../block-map.js";
 import { recordedPaths } from "../recorded-paths.js";
 import { type Descriptor, type ExtentLine, isDescriptor, readDescriptor } from "./descriptor.js";
 import { CowdTable, type GrainTable, HostedTable, readHostedHeader, SeSparseTable, signatureOf } from "./sparse.js";
-import { checkTable } from "./verify.js";
+import { checkOfTable } from "./verify.js";
 
 /** VMware's format: a descriptor and its extents, in one file or many. */
 export const vmdk: Format<Layer> = {
@@ -27,7 +27,7 @@ class VmdkLayer implements Layer {
   readonly format = "vmdk";
   readonly size: number;
   readonly parent: ParentReference | undefined;
-  readonly integrity: Integrity;
+  readonly integrity: Integrity | undefined;
   readonly chunkSize: number;
   readonly descriptor: Descriptor;
   private readonly extents: readonly Extent[];
@@ -128,24 +128,28 @@ class VmdkLayer implements Layer {
       );
   }
 
-  /** A piece for each grain table of the hosted sparse extents: packed grains, and the two copies of the tables. */
-  private makeIntegrity(): Integrity {
-    const starts: { first: number; extent: Extent; table: HostedTable }[] = [];
+  /** For each sparse extent its map, and the pieces of its own check. Flat extents have nothing that could be checked. */
+  private makeIntegrity(): Integrity | undefined {
+    const parts: { first: number; start: number; check: (piece: number) => PieceReport }[] = [];
+    const notes: string[] = [];
     let pieces = 0;
-    for (const extent of this.extents) {
-      if (!(extent.table instanceof HostedTable)) continue;
-      starts.push({ first: pieces, extent, table: extent.table });
-      pieces += extent.table.tables;
+    for (const { start, table, locate } of this.extents) {
+      if (!table) continue;
+      const own = checkOfTable(table, locate);
+      parts.push({ first: pieces, start, check: own.check });
+      notes.push(...(own.notes ?? []));
+      pieces += own.pieces;
     }
+    if (pieces === 0) return undefined;
     const check = (piece: number): PieceReport => {
-      const { first, extent, table } = starts.findLast((start) => start.first <= piece)!;
-      const damages: Damage[] = [];
-      const { chunks, bytes } = checkTable(table, piece - first, (position, length, message) =>
-        damages.push({ file: table.name, position: extent.start + position, length, message }),
-      );
-      return { chunks, bytes, damages };
+      const part = parts.findLast(({ first }) => first <= piece)!;
+      const report = part.check(piece - part.first);
+      const damages = report.damages.map((damage) => ({ ...damage, position: part.start + damage.position }));
+      return { ...report, damages };
     };
-    return { pieces, check };
+    // zlib has a checksum of each packed grain.
+    const packed = this.extents.every(({ table }) => table instanceof HostedTable && table.compressed);
+    return { pieces, proves: packed ? "content" : "tables", notes, check };
   }
 }
 
