@@ -1,6 +1,6 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
-import { parallels } from "./parallels.js";
+import { parallels } from "./parallels/index.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
 import { qed } from "./qed.js";

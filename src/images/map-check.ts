@@ -58,6 +58,30 @@ export function mapIntegrity(map: CheckedMap): Integrity {
   };
 }
 
+/** The checks of an image's parts as one. @param start where each part begins on the disk, in bytes. */
+export function joinedIntegrity(
+  parts: readonly { readonly start: number; readonly integrity: Integrity }[],
+): Integrity | undefined {
+  if (parts.length === 0) return undefined;
+  let pieces = 0;
+  const placed = parts.map(({ start, integrity }) => {
+    const first = pieces;
+    pieces += integrity.pieces;
+    return { start, first, integrity };
+  });
+  return {
+    pieces,
+    proves: "tables",
+    notes: parts.flatMap(({ integrity }) => integrity.notes ?? []),
+    check(piece) {
+      const { start, first, integrity } = placed.findLast((part) => part.first <= piece)!;
+      const report = integrity.check(piece - first);
+      const damages = report.damages.map((damage) => ({ ...damage, position: start + damage.position }));
+      return { ...report, damages };
+    },
+  };
+}
+
 /** A list of damages that stays short: what goes beyond is one entry. */
 class Damages {
   readonly list: Damage[] = [];

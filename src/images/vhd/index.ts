@@ -38,6 +38,8 @@ class VhdLayer implements Layer {
   readonly footer: Footer;
   private readonly header: DynamicHeader | undefined;
   private readonly complaints: readonly string[];
+  /** What was noticed of the parent. */
+  private readonly notes: string[] = [];
   private readonly pages: MetadataPages;
   private readonly lastRun = new LastRun();
   /** The disk of a fixed image. */
@@ -68,6 +70,7 @@ class VhdLayer implements Layer {
       locate: (position) => this.locate(position),
       reserved: () => (this.header ? this.reservedPlaces(this.header) : []),
       complaints: this.complaints,
+      notes: this.notes,
     });
   }
 
@@ -91,6 +94,7 @@ class VhdLayer implements Layer {
       ...(header && this.parent && { parentId: idText(header.parentId) }),
       ...(header && this.parent && header.parentTimestamp > 0 && { parentTime: timeText(header.parentTimestamp) }),
       ...(this.complaints.length > 0 && { damage: this.complaints }),
+      ...(this.notes.length > 0 && { notes: this.notes }),
     };
   }
 
@@ -169,8 +173,8 @@ class VhdLayer implements Layer {
   }
 
   /**
-   * Only the id decides. The recorded time is that of the parent's file or of its footer, as its writer liked, and
-   * copying the file changes the first; `info` tells it.
+   * Only the id decides. The recorded time is that of the parent's footer or of its file, as its writer liked (Windows
+   * records none), and copying a file changes the second: one that differs is told by `info` and `verify`.
    */
   private checkParent(header: DynamicHeader, candidate: Layer): void {
     const remedy = "Put the right file back, or name it with --parent PATH; nothing is served from a wrong parent.";
@@ -181,6 +185,12 @@ class VhdLayer implements Layer {
     if (!candidate.footer.id.equals(header.parentId))
       throw mismatch(
         `${this.name}: ${candidate.name} is not the parent it was made from: it has the id ${idText(candidate.footer.id)}, recorded is ${idText(header.parentId)}. ${remedy}`,
+      );
+    const { parentTimestamp } = header;
+    const { timestamp } = candidate.footer;
+    if (parentTimestamp !== 0 && parentTimestamp !== timestamp)
+      this.notes.push(
+        `${this.name}: records ${timeText(parentTimestamp)} as its parent's time, where ${candidate.name} tells ${timeText(timestamp)}. If that was written to since, the disk shows a mixture.`,
       );
   }
 

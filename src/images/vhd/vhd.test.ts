@@ -266,6 +266,23 @@ test("a parent that is missing, renamed, another or no VHD is told in words", (t
   refused(/not found/, /Put it there/);
 });
 
+test("a parent's time that isn't the recorded one is told, and no reason to refuse it", (t) => {
+  const folder = temporaryFolder(t);
+  writeFileSync(join(folder, "base.vhd"), make({ blocks: "ab", id: ids.base }));
+  // The base tells 2000-01-01, the second 0; 0 in the child is no time.
+  for (const [time, notes] of [
+    [0, 0],
+    [86400, 1],
+  ] as const) {
+    writeFileSync(join(folder, "top.vhd"), make({ blocks: "..", parent: { id: ids.base, time, name: "base.vhd" } }));
+    const { layers, disk } = openedImage(t, join(folder, "top.vhd"));
+    t.is(sha256OfDisk(disk), createHash("sha256").update(plain("ab")).digest("hex"));
+    t.is(layers[0]!.integrity!.notes!.length, notes);
+    if (notes > 0)
+      t.regex(layers[0]!.integrity!.notes![0]!, /top\.vhd: records 2000-01-02T.* where .*base\.vhd tells 2000-01-01T/);
+  }
+});
+
 test("truncated files are refused or end in words", (t) => {
   const whole = make({ blocks: "ab..c" });
   for (const length of [0, 7, 8, 511, 512, 600, 1535, 1536, 1540, 2047, 2048, 2560, 3000, 6000, whole.length - 600]) {

@@ -1,8 +1,9 @@
 import { type ByteSource, Slice } from "../../bytes/byte-source.js";
 import { corrupt, ImageError, mismatch, missing, unsupported } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
-import type { Integrity, Layer, ParentReference, PieceReport, Run } from "../../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { BlockMap } from "../block-map.js";
+import { joinedIntegrity } from "../map-check.js";
 import { recordedPaths } from "../recorded-paths.js";
 import { type Descriptor, type ExtentLine, isDescriptor, readDescriptor } from "./descriptor.js";
 import { CowdTable, type GrainTable, HostedTable, readHostedHeader, SeSparseTable, signatureOf } from "./sparse.js";
@@ -128,28 +129,15 @@ class VmdkLayer implements Layer {
       );
   }
 
-  /** For each sparse extent its map, and the pieces of its own check. Flat extents have nothing that could be checked. */
+  /** For each sparse extent the checks of its own. Flat extents have nothing that could be checked. */
   private makeIntegrity(): Integrity | undefined {
-    const parts: { first: number; start: number; check: (piece: number) => PieceReport }[] = [];
-    const notes: string[] = [];
-    let pieces = 0;
-    for (const { start, table, locate } of this.extents) {
-      if (!table) continue;
-      const own = checkOfTable(table, locate);
-      parts.push({ first: pieces, start, check: own.check });
-      notes.push(...(own.notes ?? []));
-      pieces += own.pieces;
-    }
-    if (pieces === 0) return undefined;
-    const check = (piece: number): PieceReport => {
-      const part = parts.findLast(({ first }) => first <= piece)!;
-      const report = part.check(piece - part.first);
-      const damages = report.damages.map((damage) => ({ ...damage, position: part.start + damage.position }));
-      return { ...report, damages };
-    };
+    const parts = this.extents.flatMap(({ start, table, locate }) =>
+      table ? [{ start, integrity: checkOfTable(table, locate) }] : [],
+    );
+    const joined = joinedIntegrity(parts);
     // zlib has a checksum of each packed grain.
     const packed = this.extents.every(({ table }) => table instanceof HostedTable && table.compressed);
-    return { pieces, proves: packed ? "content" : "tables", notes, check };
+    return joined && packed ? { ...joined, proves: "content" } : joined;
   }
 }
 

@@ -1,40 +1,32 @@
-import { basename } from "node:path";
-import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
-import { MetadataPages } from "../bytes/metadata-pages.js";
-import { corrupt, ImageError, unsupported } from "../errors.js";
-import type { Format, Surroundings } from "../format.js";
-import type { Integrity, Layer, Run } from "../layers/layer.js";
-import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
-import { largestDisk, tablePage, u64le } from "./fields.js";
-import { mapIntegrity } from "./map-check.js";
-
-/**
- * Parallels' expanding disk (.hds): a header of 64 bytes, a map of 4-byte entries, clusters ("tracks") of any number of
- * sectors. The older kind's entries count sectors, the newer one's clusters (docs/interop/parallels.txt of QEMU).
- */
-export const parallels: Format<Layer> = {
-  name: "parallels",
-  recognises(source) {
-    const head = Buffer.alloc(20);
-    return readFully(source, 0, head) === 20 && kindOf(head) !== undefined;
-  },
-  open: (source, around) => new ParallelsLayer(source, around),
-};
+import { type ByteSource, readExactly, readFully } from "../../bytes/byte-source.js";
+import { MetadataPages } from "../../bytes/metadata-pages.js";
+import { corrupt, unsupported } from "../../errors.js";
+import type { Integrity, Layer, Run } from "../../layers/layer.js";
+import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "../block-map.js";
+import { largestDisk, tablePage, u64le } from "../fields.js";
+import { mapIntegrity } from "../map-check.js";
 
 const sector = 512;
 const openMark = 0x746f6e59;
-const longestDescriptor = 1 << 20;
+
+export const isHds = (source: ByteSource): boolean => {
+  const head = Buffer.alloc(20);
+  return readFully(source, 0, head) === 20 && kindOf(head) !== undefined;
+};
 
 const kindOf = (head: Buffer): "old" | "extended" | undefined => {
   const mark = head.toString("latin1", 0, 16);
   return mark === "WithoutFreeSpace" ? "old" : mark === "WithouFreSpacExt" ? "extended" : undefined;
 };
 
-class ParallelsLayer implements Layer, BlockTable {
+/**
+ * Parallels' expanding disk (.hds): a header of 64 bytes, a map of 4-byte entries, clusters ("tracks") of any number of
+ * sectors. The older kind's entries count sectors, the newer one's clusters (docs/interop/parallels.txt of QEMU).
+ */
+export class HdsLayer implements Layer, BlockTable {
   readonly format = "parallels";
   readonly noun = "cluster";
   readonly parent = undefined;
-  readonly hasParent = false;
   readonly size: number;
   readonly blockSize: number;
   readonly facts: Record<string, unknown>;
@@ -44,9 +36,10 @@ class ParallelsLayer implements Layer, BlockTable {
   private readonly pages: MetadataPages;
   private readonly map: BlockMap;
 
+  /** @param hasParent whether a cluster that isn't kept is left to another image: only a bundle's descriptor tells. */
   constructor(
     readonly source: ByteSource,
-    around: Surroundings,
+    readonly hasParent = false,
   ) {
     const { name } = source;
     const header = readExactly(source, 0, 64, "the Parallels header");
@@ -71,7 +64,6 @@ class ParallelsLayer implements Layer, BlockTable {
         `${name}: its map should end at byte ${mapEnd}, but the file has ${source.size} bytes. It is truncated or damaged.`,
       );
     this.unit = kind === "old" ? sector : this.blockSize;
-    refuseChild(name, around);
     this.pages = new MetadataPages(source, tablePage.size, tablePage.kept);
     this.map = new BlockMap(this);
     const dirty =
@@ -111,37 +103,4 @@ class ParallelsLayer implements Layer, BlockTable {
     if (target.position < 64)
       throw corrupt(`${this.name}: cluster ${block} should be at byte ${target.position}, which is the header.`);
   }
-}
-
-/**
- * A snapshot's .hds holds what changed since its parent, and only the bundle's DiskDescriptor.xml says so: read by
- * itself it would have zeros for the rest.
- */
-function refuseChild(name: string, around: Surroundings): void {
-  let descriptor: string;
-  try {
-    const source = around.companion("DiskDescriptor.xml");
-    if (source.size > longestDescriptor)
-      throw corrupt(`${source.name}: is ${source.size} bytes long, too long for a Parallels bundle's descriptor.`);
-    descriptor = readExactly(source, 0, source.size, "the descriptor").toString("utf8");
-  } catch (error) {
-    if (error instanceof ImageError && error.code === "missing") return; // a disk by itself
-    throw error;
-  }
-  const part = (text: string, tag: string) => new RegExp(`<${tag}>\\s*([^<]*?)\\s*</${tag}>`).exec(text)?.[1];
-  const parts = (tag: string) =>
-    descriptor
-      .split(`<${tag}>`)
-      .slice(1)
-      .map((text) => text.split(`</${tag}>`)[0]!);
-  const own = parts("Image").find((image) => part(image, "File")?.split(/[\\/]/).at(-1) === basename(name));
-  if (!own) return;
-  if (parts("Storage").length > 1)
-    throw unsupported(`${name}: is one part of a split Parallels disk, which Spindle doesn't join yet.`);
-  const shot = parts("Shot").find((one) => part(one, "GUID") === part(own, "GUID"));
-  const parent = shot && part(shot, "ParentGUID");
-  if (parent && !/^\{?[0-]+\}?$/.test(parent))
-    throw unsupported(
-      `${name}: holds what changed since a Parallels snapshot (${parent} in DiskDescriptor.xml), which Spindle doesn't follow yet. Merge the snapshots first, or convert the disk with prl_disk_tool.`,
-    );
 }
