@@ -254,6 +254,7 @@ function openParent(
     }
   }
   const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  if (found instanceof ImageError) throw refusal ?? found;
   // A child that records its parent's identity and no path leaves nothing else to go by.
   if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
@@ -269,8 +270,12 @@ function openParent(
   );
 }
 
-/** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
-function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+/**
+ * A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded; or
+ * why one that was it isn't any more.
+ */
+function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
+  let changed: ImageError | undefined;
   const own = dirname(child.name);
   const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
   for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
@@ -279,11 +284,11 @@ function findMoved(child: Layer, files: OpenFiles, options: Surroundings["option
     try {
       child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
       return path;
-    } catch {
-      // not this one
+    } catch (error) {
+      if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business
     } finally {
       files.closeFrom(before);
     }
   }
-  return undefined;
+  return changed;
 }

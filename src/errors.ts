@@ -35,12 +35,15 @@ export const exitCodes: Record<ErrorCode, number> = {
 
 export class ImageError extends Error {
   override readonly name = "ImageError";
+  /** Of a `mismatch`: the file is the recorded base, but was changed since. */
+  readonly changed: boolean;
   constructor(
     readonly code: ErrorCode,
     message: string,
-    options?: { cause?: unknown },
+    options?: { cause?: unknown; changed?: boolean },
   ) {
     super(message, options);
+    this.changed = options?.changed ?? false;
   }
 }
 
@@ -49,6 +52,7 @@ export const unsupported = (message: string) => new ImageError("unsupported", me
 export const missing = (message: string) => new ImageError("missing", message);
 export const usage = (message: string) => new ImageError("usage", message);
 export const mismatch = (message: string) => new ImageError("mismatch", message);
+export const changed = (message: string) => new ImageError("mismatch", message, { changed: true });
 export const locked = (message: string) => new ImageError("locked", message);
 export const busy = (message: string) => new ImageError("busy", message);
 

@@ -139,9 +139,14 @@ interface MapEntry {
   offset?: number;
 }
 
-/** That which layer answers for a byte, and whether it stores it, is what `qemu-img map` tells of the image. */
-export function isMap(t: ExecutionContext, spec: ImageSpec, format: string): void {
-  const map = JSON.parse(qemuImg("map", "-f", format, "--output=json", spec.path)) as MapEntry[];
+/**
+ * That which layer answers for a byte, and whether it stores it, is what `qemu-img map` tells of the image.
+ *
+ * @param folder where QEMU runs: it looks for data files from there.
+ */
+export function isMap(t: ExecutionContext, spec: ImageSpec, format: string, folder?: string): void {
+  const words = ["map", "-f", format, "--output=json", spec.path];
+  const map = JSON.parse(execFileSync("qemu-img", words, { encoding: "utf8", cwd: folder })) as MapEntry[];
   opened(spec, ({ layers, disk }) => {
     for (const { start, length, depth, data, present, offset } of map) {
       for (let position = start; position < start + length; ) {

@@ -1,6 +1,6 @@
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { MetadataPages } from "../bytes/metadata-pages.js";
-import { corrupt, mismatch, unsupported } from "../errors.js";
+import { changed, corrupt, mismatch, unsupported } from "../errors.js";
 import type { Format } from "../format.js";
 import type { Integrity, Layer, ParentReference, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
@@ -136,7 +136,7 @@ class VdiLayer implements Layer, BlockTable {
             `${this.name}: ${candidate.name} is not the parent it was made from: it has id ${candidate.id}, recorded is ${id}. ${remedy}`,
           );
         if (change !== noId && candidate.changeId !== change)
-          throw mismatch(
+          throw changed(
             `${this.name}: ${candidate.name} was changed after the differencing image was made: its last change is ${candidate.changeId}, recorded is ${change}. Restore it from a copy of that time; nothing is served from a wrong parent.`,
           );
       },
