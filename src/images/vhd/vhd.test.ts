@@ -16,26 +16,15 @@ import {
   readsLike,
   register,
   sha256OfDisk,
-  sharedContainers,
   shuffledWrites,
   surroundings,
   survives,
   temporaryFolder,
-  unpackShared,
 } from "../shared-test-images.js";
 import { vhd } from "./index.js";
 import { blockSize, makeVhd as make } from "./vhd-test-tools.js";
 
 register(vhd);
-
-test("the shared VHDs are the disks that libvhdi, QEMU and 7-Zip read from them", (t) => {
-  for (const row of sharedContainers(t, "vhd")) {
-    const { disk, layers } = openedImage(t, unpackShared(t, row));
-    t.is(layers[0]!.format, "vhd");
-    t.is(disk.size, Number(row.raw_size), row.file);
-    t.is(sha256OfDisk(disk), row.raw_sha256, row.file);
-  }
-});
 
 for (const [subformat, ...options] of [
   ["dynamic"],
