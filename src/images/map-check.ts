@@ -41,6 +41,10 @@ export interface ReservedPlace {
 const pieceSize = 16 << 20;
 /** Places that are compared: more would take more than 128 MiB. A full disk of 500 GiB in no order has so many. */
 const mostPlaces = 8 << 20;
+/** Broken places after which the map is walked no further: each takes time, and a small file can have very many. */
+const mostBroken = 10_000;
+/** Tables in a place of another that are taken for damage of no more than themselves. */
+const mostTablesTwice = 16;
 /** Damages that one piece lists; what follows is summed up. */
 const mostDamages = 100;
 
@@ -48,12 +52,16 @@ export function mapIntegrity(map: CheckedMap): Integrity {
   const { packed } = map;
   const length = packed ? Math.max(pieceSize, packed.chunkSize) : 0;
   const pieces = packed ? 1 + Math.ceil(map.size / length) : 1;
+  let reserved: Reserved | undefined;
   return {
     pieces,
     proves: "tables",
     ...(map.notes && { notes: map.notes }),
     check(piece) {
-      return piece === 0 ? checkMap(map) : unpackPiece(map, packed!, (piece - 1) * length, length);
+      reserved ??= reservedOf(map);
+      if (piece === 0) return checkMap(map, reserved);
+      if (reserved.endless) return { chunks: 0, bytes: 0, damages: [], pieces: pieces - piece };
+      return unpackPiece(map, packed!, (piece - 1) * length, length);
     },
   };
 }
@@ -109,29 +117,53 @@ class Damages {
   }
 }
 
-function checkMap(map: CheckedMap): PieceReport {
-  const damages = new Damages(map);
-  for (const message of map.complaints ?? []) damages.add(0, map.size, message);
+interface Reserved {
+  readonly places: Places;
+  /** Starts of tables that lie in others. */
+  readonly conflicts: readonly number[];
+  /** Whether there are so many that they make an endless map of a small file: it isn't walked. */
+  readonly endless: boolean;
+}
+
+function reservedOf(map: CheckedMap): Reserved {
   const places = new Places();
   for (const { position, length } of map.reserved?.() ?? []) places.add(position, length);
+  const { starts, count } = places.conflicts();
+  return { places, conflicts: starts, endless: count >= mostTablesTwice };
+}
+
+function checkMap(map: CheckedMap, reserved: Reserved): PieceReport {
+  const damages = new Damages(map);
+  for (const message of map.complaints ?? []) damages.add(0, map.size, message);
+  if (reserved.endless) {
+    tellConflicts({ ...map, locate: () => ({ kind: "zero", length: map.size }) }, reserved.conflicts, damages);
+    return { chunks: 0, bytes: 0, damages: damages.list };
+  }
+  const places = reserved.places.copy();
+  let broken = 0;
   walk(
     map,
     (_, length, at) => places.add(at, length),
-    (position, length, error) => damages.add(position, length, error.message),
+    (position, length, error) => {
+      const last = ++broken >= mostBroken;
+      if (last) damages.add(position, map.size - position, `${map.name}: is damaged all over; the rest was left out.`);
+      else damages.add(position, length, error.message);
+      return !last;
+    },
   );
-  const conflicts = places.conflicts();
-  if (conflicts.length > 0) tellConflicts(map, conflicts, damages);
+  const { starts } = places.conflicts();
+  if (starts.length > 0) tellConflicts(map, starts, damages);
   const notes = places.full
     ? [`${map.name}: is too fragmented to look for places that are used twice; that was left out.`]
     : [];
   return { chunks: 0, bytes: 0, damages: damages.list, ...(notes.length > 0 && { notes }) };
 }
 
-/** Goes through the map: every run that is kept in `source`, and every place where the map is broken. */
+/** Goes through the map: every run that is kept in `source`, and every place where it is broken, while `broken` says so. */
 function walk(
   map: CheckedMap,
   stored: (position: number, length: number, at: number) => void,
-  broken: (position: number, length: number, error: ImageError) => void,
+  broken: (position: number, length: number, error: ImageError) => boolean,
 ): void {
   for (let position = 0; position < map.size; ) {
     try {
@@ -141,7 +173,7 @@ function walk(
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       const next = (Math.floor(position / map.blockSize) + 1) * map.blockSize;
-      broken(position, next - position, error);
+      if (!broken(position, next - position, error)) return;
       position = next;
     }
   }
@@ -172,15 +204,28 @@ class Places {
     this.ends[this.count++] = position + length;
   }
 
-  /** Starts of intervals that lie in another, ascending, some at most. */
-  conflicts(): number[] {
-    if (this.full) return [];
-    const starts = this.starts.subarray(0, this.count).sort();
-    const ends = this.ends.subarray(0, this.count).sort();
+  copy(): Places {
+    const other = new Places();
+    other.starts = this.starts.slice();
+    other.ends = this.ends.slice();
+    other.count = this.count;
+    other.full = this.full;
+    return other;
+  }
+
+  /** Starts of intervals that lie in another, ascending, some at most; and how many intervals do. */
+  conflicts(): { readonly starts: readonly number[]; readonly count: number } {
+    if (this.full) return { starts: [], count: 0 };
+    const starts = this.starts.slice(0, this.count).sort();
+    const ends = this.ends.slice(0, this.count).sort();
     const found: number[] = [];
-    for (let nth = 1; nth < this.count && found.length < mostDamages; nth++)
-      if (starts[nth]! < ends[nth - 1]! && found.at(-1) !== starts[nth]) found.push(starts[nth]!);
-    return found;
+    let count = 0;
+    for (let nth = 1; nth < this.count; nth++) {
+      if (starts[nth]! >= ends[nth - 1]!) continue;
+      count++;
+      if (found.length < mostDamages && found.at(-1) !== starts[nth]) found.push(starts[nth]!);
+    }
+    return { starts: found, count };
   }
 }
 
@@ -192,6 +237,7 @@ function grown(numbers: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
 
 /** Says for each place that is used twice by whom, which takes another walk. */
 function tellConflicts(map: CheckedMap, conflicts: readonly number[], damages: Damages): void {
+  let broken = 0;
   const users: { words: string; position: number; length: number }[][] = conflicts.map(() => []);
   const use = (
     position: number,
@@ -213,7 +259,7 @@ function tellConflicts(map: CheckedMap, conflicts: readonly number[], damages: D
         const whole = Math.min(map.blockSize, position + length - first);
         return { words: `disk bytes ${first} to ${first + whole - 1}`, position: first, length: whole };
       }),
-    () => {},
+    () => ++broken < mostBroken,
   );
   for (const [nth, at] of conflicts.entries()) {
     const [first, second] = users[nth]!;

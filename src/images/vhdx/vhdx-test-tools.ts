@@ -175,3 +175,9 @@ export function logEntry(
   }
   return sum(entry);
 }
+
+/** Makes the checksums of headers, region tables and a log of one entry right. */
+export function crcsOf(file: Buffer): void {
+  for (const at of [65536, 131072]) sum(file.subarray(at, at + 4096));
+  for (const at of [196608, 262144]) sum(file.subarray(at, at + 65536));
+}
