@@ -47,6 +47,7 @@ const arrows: readonly Arrow[] = [
     to: ["bytes", "format", "images", "layers"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
+  { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
   {
     from: "open",
     to: ["chain", "bytes", "format", "layers", "volumes", "filesystems", "view"],
@@ -108,7 +109,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "version"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

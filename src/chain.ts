@@ -16,6 +16,7 @@ import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
+import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
 
 /** What to open and how to show it. Plain data. */
@@ -27,8 +28,10 @@ export interface ImageSpec {
   readonly format?: string;
   /** An older state of the disk that the image keeps inside itself, by id or name; default: the present state. */
   readonly snapshot?: string;
-  /** What the image is encrypted with. */
-  readonly password?: string;
+  /** What the image and its parents are encrypted with: of a text its UTF-8. */
+  readonly password?: Uint8Array;
+  /** Follow an image that names parts of itself, or a raw base, outside its own folder: see recorded-files.ts. */
+  readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
@@ -50,18 +53,29 @@ export interface OpenedLayers {
 export interface LayersData {
   readonly spec: ImageSpec;
   readonly files: readonly { readonly path: string; readonly fd: number }[];
+  /** What was computed when the image was opened, by name: see Surroundings.remember. */
+  readonly remembered: ReadonlyMap<string, Uint8Array>;
 }
 
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  readonly remembered: Map<string, Uint8Array>;
 
   /** Files to find by path; `sealed` when no other may be opened. */
   constructor(
-    known: LayersData["files"] = [],
+    known?: LayersData,
     private readonly sealed = false,
+    /** Whether an image may name whatever file it likes. */
+    private readonly trusting = false,
   ) {
-    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
+    for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
+    this.remembered = new Map(known?.remembered);
+  }
+
+  /** Whether a file that an image names is looked at before it is opened: in a worker it is open already. */
+  get wary(): boolean {
+    return !this.sealed && !this.trusting;
   }
 
   has(path: string): boolean {
@@ -114,7 +128,7 @@ export function openLayers(
   spec: ImageSpec,
   cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
 ): OpenedLayers {
-  const files = new OpenFiles();
+  const files = new OpenFiles(undefined, false, spec.trustPaths);
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
@@ -122,7 +136,9 @@ export function openLayers(
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
     const absolute = { ...spec, path, ...bundle(path), parent: spec.parent && resolve(spec.parent) };
     const layers = openChain(absolute, files, cache);
-    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+    return assembled(layers, { spec: absolute, files: files.table, remembered: files.remembered }, () =>
+      files.closeFrom(0),
+    );
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -137,7 +153,7 @@ function bundle(folder: string): { path: string; format: string } | undefined {
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
 export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
+  return assembled(openChain(data.spec, new OpenFiles(data, true), cache), data, () => {});
 }
 
 function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
@@ -192,9 +208,15 @@ function openLayer(
     path,
     cache,
     options,
+    remember(name, compute) {
+      const known = files.remembered.get(name) ?? compute();
+      files.remembered.set(name, known);
+      return known;
+    },
     companion(name): ByteSource {
       const companion = resolve(dirname(path), name);
       if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+      if (files.wary) refusePartElsewhere(path, companion);
       return files.open(companion);
     },
   });
@@ -222,6 +244,8 @@ function openParent(
     try {
       const parent = openLayer(path, format, files, cache, options);
       reference.check(parent);
+      if (files.wary && path !== given && reference.identified === false && parent.format === raw.name)
+        refuseRawBaseElsewhere(child.name, path);
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -236,6 +260,7 @@ function openParent(
     }
   }
   const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  if (found instanceof ImageError) throw refusal ?? found;
   // A child that records its parent's identity and no path leaves nothing else to go by.
   if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
@@ -251,8 +276,12 @@ function openParent(
   );
 }
 
-/** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
-function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+/**
+ * A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded; or
+ * why one that was it isn't any more.
+ */
+function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
+  let changed: ImageError | undefined;
   const own = dirname(child.name);
   const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
   for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
@@ -261,11 +290,11 @@ function findMoved(child: Layer, files: OpenFiles, options: Surroundings["option
     try {
       child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
       return path;
-    } catch {
-      // not this one
+    } catch (error) {
+      if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business
     } finally {
       files.closeFrom(before);
     }
   }
-  return undefined;
+  return changed;
 }

@@ -256,6 +256,7 @@ const exitCodesHelp = [
     mismatch: "wrong base",
     busy: "in use",
     system: "refused by the system",
+    locked: "password missing or wrong",
   } satisfies Record<keyof typeof exitCodes, string>).map(
     ([code, words]) => `${exitCodes[code as keyof typeof exitCodes]} ${words}`,
   ),

@@ -20,7 +20,12 @@ export interface Surroundings {
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
   /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
-  readonly options?: { readonly snapshot?: string; readonly password?: string };
+  readonly options?: { readonly snapshot?: string; readonly password?: Uint8Array };
+  /**
+   * What takes long to compute and is the same for every thread that opens this image (a key made of a password): it is
+   * computed when it is first asked for by `name`, and remembered.
+   */
+  remember?(name: string, compute: () => Uint8Array): Uint8Array;
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

@@ -17,6 +17,8 @@ import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
 import type { Volume, VolumeTable } from "./volumes/volume.js";
 
+export type { ImageSpec };
+
 export interface OpenedImage extends OpenedLayers {
   readonly table: VolumeTable;
   /** For TreeSpec.data, with `buildTree` as the function. */

@@ -5,19 +5,19 @@ import type { Problem } from "../browsing/walk.js";
 import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import type { Terminal } from "./terminal.js";
 
-export interface ImageArguments {
+export interface ImageArguments extends OpeningArguments {
   image: string;
   volume?: string;
-  parent?: string;
 }
 
 export const imagePositional: PositionalOptions = { describe: "The image: any format that Spindle reads" };
 
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
-  parent: { describe: "Where the base of a differential is, when it was moved" },
+  ...openingOptions,
 } satisfies Record<string, Options>;
 
 /** A sentence for the descriptions. */
@@ -68,7 +68,7 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume });
+  const opened = await opening(given.image, given, (spec) => openFiles({ ...spec, volume: given.volume }));
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

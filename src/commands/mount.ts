@@ -9,15 +9,14 @@ import type { Mounted } from "../fuse/service.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
-  parent?: string;
-  snapshot?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -45,8 +44,7 @@ export const mount: Command<Arguments> = {
       describe: "What to show: the files in the image, or the disk and its partitions",
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
-    parent: { describe: "Where the base of a differential is, when it was moved" },
-    snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
+    ...openingOptions,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
@@ -80,16 +78,21 @@ export const mount: Command<Arguments> = {
     checkImagePath(image, mountpoint);
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
-    const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const { as: view, volume, snapshot } = given;
-    const request = { image, parent, snapshot, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const { as: view, volume } = given;
+    const log = given.log === undefined ? undefined : resolve(given.log);
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;
         return `${image} is mounted at ${mountpoint} (process ${pid}, driver ${driver}${where})`;
       });
-    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
-    else tell(await startInBackground(request, given.log === undefined ? undefined : resolve(given.log)));
+    await opening(image, given, async (spec) => {
+      // The server has a folder of its own.
+      const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
+      const opened = { ...spec, parent, view, volume };
+      const request = { image: opened, mountpoint, driver, options, workers, cacheBytes };
+      if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
+      else tell(await startInBackground(request, log));
+    });
   },
 };
 

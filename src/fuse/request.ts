@@ -3,7 +3,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
-import { openFiles, openImage } from "../open.js";
+import { type ImageSpec, openFiles, openImage } from "../open.js";
 import { settings } from "../settings.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
@@ -13,14 +13,8 @@ import { type Mounted, serve } from "./service.js";
 export type DriverName = Driver["name"];
 
 export interface MountRequest {
-  /** Absolute. */
-  readonly image: string;
-  readonly parent?: string;
-  /** A snapshot inside the image. */
-  readonly snapshot?: string;
-  readonly view: "files" | "disk";
-  /** Of the files view only this filesystem. */
-  readonly volume?: string;
+  /** Its paths are absolute. */
+  readonly image: ImageSpec & { readonly view: "files" | "disk" };
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -91,9 +85,8 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, snapshot, view, volume } = request;
-  const opened =
-    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+  const { image } = request;
+  const opened = image.view === "files" ? openFiles(image) : openImage(image);
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
     await serve({
@@ -107,8 +100,8 @@ export async function serveRequest(
         log,
       },
       driver: await loadDriver(request.driver),
-      image: request.image,
-      view: request.view,
+      image: image.path,
+      view: image.view,
       log: request.log,
       ready,
       abort,

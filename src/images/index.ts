@@ -5,7 +5,7 @@ import { bochs } from "./bochs.js";
 import { cloop } from "./cloop.js";
 import { dmg } from "./dmg/index.js";
 import { ewf } from "./ewf/index.js";
-import { parallels } from "./parallels.js";
+import { parallels } from "./parallels/index.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
 import { qed } from "./qed.js";

@@ -14,7 +14,7 @@ export const unread: Format<Layer> = {
   open(source) {
     const found = signatureOf(source)!;
     throw unsupported(
-      `${source.name}: is ${found.what}, which this Spindle does not read. ${found.remedy} (To image the file's own bytes, pass --source-format raw to create.)`,
+      `${source.name}: is ${found.what}, which this Spindle does not read. ${found.remedy} (To take the file's own bytes for a disk, pass --format raw.)`,
     );
   },
 };

@@ -1,0 +1,52 @@
+/** What every command that opens an image lets the user say about it. */
+import type { Options } from "yargs";
+import type { ImageSpec } from "../chain.js";
+import { ImageError } from "../errors.js";
+import { askPassword, mayAskPassword, readPassword } from "./password.js";
+
+export interface OpeningArguments {
+  parent?: string;
+  snapshot?: string;
+  format?: string;
+  "password-file"?: string;
+  "trust-paths"?: boolean;
+}
+
+export const openingOptions = {
+  parent: { describe: "Where the base of the image is, when it was moved" },
+  snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
+  format: { describe: "Take the image for this format, for example raw, whatever its content" },
+  "password-file": {
+    describe: "A file with the image's password; otherwise SPINDLE_PASSWORD has it, or it is asked for",
+  },
+  "trust-paths": {
+    type: "boolean",
+    describe: "Follow an image that names parts or a raw base outside its own folder",
+  },
+} satisfies Record<string, Options>;
+
+/**
+ * Opens `image` as `given` says; `open` is called again with the password that was asked for, where the image turns out
+ * to need one, nothing tells it, and somebody is at the terminal.
+ */
+export async function opening<T>(
+  image: string,
+  given: OpeningArguments,
+  open: (spec: ImageSpec) => T | Promise<T>,
+): Promise<T> {
+  const spec: ImageSpec = {
+    path: image,
+    parent: given.parent,
+    snapshot: given.snapshot,
+    format: given.format,
+    password: readPassword(given["password-file"]),
+    trustPaths: given["trust-paths"],
+  };
+  try {
+    return await open(spec);
+  } catch (error) {
+    const locked = error instanceof ImageError && error.code === "locked";
+    if (!locked || spec.password !== undefined || !mayAskPassword()) throw error;
+    return await open({ ...spec, password: await askPassword(image) });
+  }
+}
