@@ -138,15 +138,18 @@ export class Inode {
     return base;
   }
 
-  /** i_blocks counts 512-byte sectors, or blocks in a file that is flagged as huge. */
+  /**
+   * i_blocks counts 512-byte sectors, or blocks in a file that is flagged as huge. A damaged one can count more than a
+   * number holds.
+   */
   private get allocated(): number {
     const { raw, volume } = this;
     const huge = (volume.superblock.roCompat & roCompat.hugeFile) !== 0;
     const count = raw.readUInt32LE(28) + (huge ? raw.readUInt16LE(116) * 0x100000000 : 0);
-    if (huge && this.flags & flag.hugeFile) return count * volume.superblock.blockSize;
+    const unit = huge && this.flags & flag.hugeFile ? volume.superblock.blockSize : 512;
     // As the kernel: a file that lies in its inode shall not look like a hole.
-    if (this.inline && this.kind === "file") return (count + Math.ceil(this.size / 512)) * 512;
-    return count * 512;
+    const inline = this.inline && this.kind === "file" && unit === 512 ? Math.ceil(this.size / 512) : 0;
+    return Math.min((count + inline) * unit, Number.MAX_SAFE_INTEGER);
   }
 
   /** The old encoding has 8 bits for each number, the new one in the next word 12 and 20. */
