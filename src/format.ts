@@ -20,7 +20,14 @@ export interface Surroundings {
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
   /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
-  readonly options?: { readonly snapshot?: string; readonly password?: string };
+  readonly options?: {
+    readonly snapshot?: string;
+    readonly password?: string;
+    /** Of a filesystem that doesn't tell its own: FAT's short names. */
+    readonly codePage?: number;
+    /** Of a disc that was written in several sessions, the one to show, from 1 on. */
+    readonly session?: number;
+  };
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

@@ -6,8 +6,9 @@ import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
 import type { Terminal } from "./terminal.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-export interface ImageArguments {
+export interface ImageArguments extends ViewingArguments {
   image: string;
   volume?: string;
   parent?: string;
@@ -18,6 +19,7 @@ export const imagePositional: PositionalOptions = { describe: "The image: any fo
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
   parent: { describe: "Where the base of a differential is, when it was moved" },
+  ...viewingOptions,
 } satisfies Record<string, Options>;
 
 /** A sentence for the descriptions. */
@@ -68,7 +70,7 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume });
+  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume, ...viewingOf(given) });
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

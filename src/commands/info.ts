@@ -3,8 +3,9 @@ import type { FileSystem } from "../filesystems/filesystem.js";
 import { type FoundVolume, openFound } from "../open.js";
 import type { Command } from "./command.js";
 import { type FileSystemFacts, type FoundPlace, type InfoResult, infoText } from "./info-text.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments {
+interface Arguments extends ViewingArguments {
   image: string;
   parent?: string;
   snapshot?: string;
@@ -19,6 +20,7 @@ export const info: Command<Arguments> = {
   options: {
     parent: { type: "string", describe: "where the image's base is, when it was moved" },
     snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
+    ...viewingOptions,
   },
   examples: [
     ["spindle info tuesday.spin", "the image, its base, its partitions"],
@@ -26,7 +28,12 @@ export const info: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openFound({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = openFound({
+      path: given.image,
+      parent: given.parent,
+      snapshot: given.snapshot,
+      ...viewingOf(given),
+    });
     try {
       const result: InfoResult = {
         path: given.image,

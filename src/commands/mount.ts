@@ -9,8 +9,9 @@ import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { parseSize } from "./sizes.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments {
+interface Arguments extends ViewingArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
@@ -46,6 +47,7 @@ export const mount: Command<Arguments> = {
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     parent: { describe: "Where the base of a differential is, when it was moved" },
     snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
+    ...viewingOptions,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
@@ -81,7 +83,11 @@ export const mount: Command<Arguments> = {
 
     const parent = given.parent === undefined ? undefined : resolve(given.parent);
     const { as: view, volume, snapshot } = given;
-    const request = { image, parent, snapshot, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const viewing = viewingOf(given);
+    const request = {
+      ...{ image, parent, snapshot, view, volume, viewing, mountpoint },
+      ...{ driver, options, workers, cacheBytes },
+    };
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;

@@ -300,6 +300,9 @@ function lookThrough(tree: FileSystem, { content }: { content: boolean }): { nam
     });
     noted(() => checkXattrs(tree.extendedAttributes?.(file)));
     noted(() => {
+      if (JSON.stringify(tree.details?.(file) ?? {}).length > 10_000) throw new Error("absurd details");
+    });
+    noted(() => {
       for (const name of tree.streams?.(file) ?? []) {
         const stream = tree.stream!(file, name);
         if (!stream || !isSize(stream.size)) throw new Error(`a stream of ${stream?.size} bytes`);

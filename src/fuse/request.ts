@@ -21,6 +21,8 @@ export interface MountRequest {
   readonly view: "files" | "disk";
   /** Of the files view only this filesystem. */
   readonly volume?: string;
+  /** What its filesystems are told. */
+  readonly viewing?: { readonly codePage?: number; readonly session?: number };
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -91,9 +93,11 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, snapshot, view, volume } = request;
+  const { image: path, parent, snapshot, view, volume, viewing } = request;
   const opened =
-    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+    view === "files"
+      ? openFiles({ path, parent, snapshot, volume, ...viewing })
+      : openImage({ path, parent, snapshot, view });
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
     await serve({

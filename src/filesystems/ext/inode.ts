@@ -5,6 +5,7 @@
  */
 import { updateCrc32c } from "../../bytes/crc32c.js";
 import type { Attributes, FileKind, Time } from "../filesystem.js";
+import { flagNames } from "../flag-names.js";
 import { incompat, roCompat } from "./features.js";
 import type { Volume } from "./volume.js";
 
@@ -16,6 +17,31 @@ const flag = {
   eaInode: 0x200000,
   inlineData: 0x10000000,
 } as const;
+
+const flagWords: Readonly<Record<number, string>> = {
+  1: "secure deletion",
+  2: "undelete",
+  4: "compressed",
+  8: "synchronous",
+  16: "immutable",
+  32: "append only",
+  64: "no dump",
+  128: "no atime",
+  [flag.encrypted]: "encrypted",
+  [flag.indexed]: "indexed",
+  16384: "journalled data",
+  32768: "no tail",
+  65536: "synchronous directory",
+  131072: "top of directories",
+  [flag.hugeFile]: "huge file",
+  [flag.extents]: "extents",
+  1048576: "verity",
+  [flag.eaInode]: "holds an attribute",
+  33554432: "DAX",
+  [flag.inlineData]: "inline data",
+  536870912: "project inherited",
+  1073741824: "casefold",
+};
 
 const kinds: Record<number, FileKind> = {
   1: "fifo",
@@ -136,6 +162,13 @@ export class Inode {
     };
     if (this.kind === "character" || this.kind === "block") return { ...base, size: 0, device: this.device };
     return base;
+  }
+
+  /** Flags by the names that lsattr(1) has for them, and numbers that nothing else shows. */
+  details(): Record<string, unknown> {
+    const { raw, flags, generation, volume } = this;
+    const project = volume.superblock.roCompat & roCompat.project && this.covers(156, 4) ? raw.readUInt32LE(156) : 0;
+    return { flags: flagNames(flagWords, flags), generation, ...(project === 0 ? {} : { project }) };
   }
 
   /**

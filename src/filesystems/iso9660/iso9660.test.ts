@@ -27,6 +27,7 @@ import {
   readManifest,
   readMtree,
   sharedImages,
+  testSurroundings,
   type Walk,
   walk,
 } from "../shared-test-images.js";
@@ -351,7 +352,10 @@ test("an image that was added to shows the newest tree, and each session of one 
   t.regex(first.warnings![0]!, /2 sessions/);
   const source = FileSource.open(appended);
   t.teardown(() => source.close());
-  const second = openIso9660(source, end);
+  const surroundings = (session: number) => ({ ...testSurroundings(), options: { session } });
+  t.deepEqual([...walk(iso9660.open(source, surroundings(1))).files.keys()], ["/first"]);
+  t.throws(() => iso9660.open(source, surroundings(3)), { message: /only 2 sessions were found, and session 3/ });
+  const second = iso9660.open(source, surroundings(2));
   t.is(second.label, "TWO");
   const { files } = noErrors(t, walk(second));
   t.deepEqual([...files.keys()].sort(), ["/first", "/second"]);
