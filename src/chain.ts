@@ -36,6 +36,10 @@ export interface ImageSpec {
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
   readonly volume?: string;
+  /** The code page of filesystems that don't tell their own (FAT's short names). */
+  readonly codePage?: number;
+  /** Of a disc that was written in several sessions, the one to show, from 1 on; default: the first. */
+  readonly session?: number;
 }
 
 /** An image and its parents, open. */

@@ -20,7 +20,14 @@ export interface Surroundings {
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
   /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
-  readonly options?: { readonly snapshot?: string; readonly password?: Uint8Array };
+  readonly options?: {
+    readonly snapshot?: string;
+    readonly password?: Uint8Array;
+    /** Of a filesystem that doesn't tell its own: FAT's short names. */
+    readonly codePage?: number;
+    /** Of a disc that was written in several sessions, the one to show, from 1 on. */
+    readonly session?: number;
+  };
   /**
    * What takes long to compute and is the same for every thread that opens this image (a key made of a password): it is
    * computed when it is first asked for by `name`, and remembered.

@@ -7,8 +7,9 @@ import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import type { Terminal } from "./terminal.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-export interface ImageArguments extends OpeningArguments {
+export interface ImageArguments extends OpeningArguments, ViewingArguments {
   image: string;
   volume?: string;
 }
@@ -18,6 +19,7 @@ export const imagePositional: PositionalOptions = { describe: "The image: any fo
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
   ...openingOptions,
+  ...viewingOptions,
 } satisfies Record<string, Options>;
 
 /** A sentence for the descriptions. */
@@ -68,7 +70,8 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = await opening(given.image, given, (spec) => openFiles({ ...spec, volume: given.volume }));
+  const viewing = viewingOf(given);
+  const opened = await opening(given.image, given, (spec) => openFiles({ ...spec, ...viewing, volume: given.volume }));
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

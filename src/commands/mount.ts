@@ -11,8 +11,9 @@ import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments extends OpeningArguments {
+interface Arguments extends OpeningArguments, ViewingArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
@@ -45,6 +46,7 @@ export const mount: Command<Arguments> = {
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     ...openingOptions,
+    ...viewingOptions,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
@@ -79,6 +81,7 @@ export const mount: Command<Arguments> = {
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
     const { as: view, volume } = given;
+    const viewing = viewingOf(given);
     const log = given.log === undefined ? undefined : resolve(given.log);
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
@@ -88,7 +91,7 @@ export const mount: Command<Arguments> = {
     await opening(image, given, async (spec) => {
       // The server has a folder of its own.
       const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
-      const opened = { ...spec, parent, view, volume };
+      const opened = { ...spec, ...viewing, parent, view, volume };
       const request = { image: opened, mountpoint, driver, options, workers, cacheBytes };
       if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
       else tell(await startInBackground(request, log));
