@@ -31,13 +31,21 @@ export const create: Command<Arguments> = {
     image: { type: "string", describe: "the .spin file to write" },
   },
   options: {
-    base: { type: "string", describe: "make a differential against this .spin image" },
-    level: { type: "string", describe: `zstd level, 1 to 19 (default ${settings.level})` },
-    chunk: { type: "string", describe: "chunk size, 16K to 4M, a power of two (default 64K, or the base's)" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
-    label: { type: "string", describe: "a name for the image, kept in it" },
-    comment: { type: "string", describe: "a text kept in the image" },
-    "source-format": { type: "string", describe: "take SOURCE for this format, for example raw, whatever its content" },
+    base: { type: "string", completes: "file", describe: "make a differential against this .spin image" },
+    level: { type: "string", value: "N", describe: `zstd level, 1 to 19 (default ${settings.level})` },
+    chunk: {
+      type: "string",
+      value: "SIZE",
+      describe: "chunk size, 16K to 4M, a power of two (default 64K, or the base's)",
+    },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
+    label: { type: "string", value: "TEXT", describe: "a name for the image, kept in it" },
+    comment: { type: "string", value: "TEXT", describe: "a text kept in the image" },
+    "source-format": {
+      type: "string",
+      value: "FORMAT",
+      describe: "take SOURCE for this format, for example raw, whatever its content",
+    },
     force: { type: "boolean", describe: "replace IMAGE if it exists" },
   },
   examples: [

@@ -17,7 +17,7 @@ export const info: Command<Arguments> = {
     "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. Of the data only the records of the filesystems are read.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
+    parent: { type: "string", completes: "file", describe: "where the image's base is, when it was moved" },
     snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
   },
   examples: [

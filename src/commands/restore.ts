@@ -26,9 +26,9 @@ export const restore: Command<Arguments> = {
     target: { type: "string", describe: "block device or file to write" },
   },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
+    parent: { type: "string", completes: "file", describe: "where the image's base is, when it was moved" },
     snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
   },

@@ -19,8 +19,8 @@ export const verify: Command<Arguments> = {
     "Unpacks every chunk of IMAGE and of all its bases and compares it with its SHA-256 digest, then the digests with the image's content root. In a full image it also checks what only zstd -d reads: the frames of zeros and the heads of index pages. An image without checksums, such as a raw disk, can't be verified and is refused with exit code 4. Damage is listed with the range of the disk that it hits; the rest is still checked. Exit code 5 tells of damage.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    parent: { type: "string", completes: "file", describe: "where the image's base is, when it was moved" },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
   },
   examples: [
     ["spindle verify tuesday.spin", "check a differential and its base"],
