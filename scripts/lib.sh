@@ -51,6 +51,7 @@ has_package() {
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;
     procps) command -v ps ;;
+    man-db) command -v man ;;
     time) [ -x /usr/bin/time ] ;;
     *) command -v "$1" ;;
   esac >/dev/null 2>&1

@@ -1,10 +1,10 @@
 /** What the commands that read files of an image without a mount have in common. */
-import type { Options, PositionalOptions } from "yargs";
 import { type ByteString, byteStringOfText, escaped, textOf } from "../browsing/names.js";
 import type { Problem } from "../browsing/walk.js";
 import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
+import type { Option, Positional } from "./command.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import type { Terminal } from "./terminal.js";
 import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
@@ -14,13 +14,13 @@ export interface ImageArguments extends OpeningArguments, ViewingArguments {
   volume?: string;
 }
 
-export const imagePositional: PositionalOptions = { describe: "The image: any format that Spindle reads" };
+export const imagePositional: Positional = { describe: "The image: any format that Spindle reads" };
 
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
   ...openingOptions,
   ...viewingOptions,
-} satisfies Record<string, Options>;
+} satisfies Record<string, Option>;
 
 /** A sentence for the descriptions. */
 export const pathsInWords =

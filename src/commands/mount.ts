@@ -26,6 +26,8 @@ interface Arguments extends OpeningArguments, ViewingArguments {
   o?: string[];
 }
 
+const { share, least, most } = settings.mountCache;
+
 export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
   summary: "Show an image as a drive",
@@ -36,7 +38,7 @@ export const mount: Command<Arguments> = {
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
   positionals: {
     image: { describe: "The image: any format that Spindle reads, or a raw disk" },
-    mountpoint: { describe: "An existing folder" },
+    mountpoint: { completes: "folder", describe: "An existing folder" },
   },
   options: {
     as: {
@@ -51,11 +53,20 @@ export const mount: Command<Arguments> = {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
-    cache: { describe: `Memory for unpacked chunks, for example 256M [here ${humanSize(usualCacheBytes())}]` },
+    workers: { value: "N", describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    cache: {
+      value: "SIZE",
+      describe: `Memory for unpacked chunks, for example 256M [a ${1 / share}th of the machine's, from ${humanSize(least)} to ${humanSize(most)}]`,
+      defaultDescription: `here ${humanSize(usualCacheBytes())}`,
+    },
     foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
-    log: { describe: "Where the background process writes what went wrong" },
-    o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
+    log: { completes: "file", describe: "Where the background process writes what went wrong" },
+    o: {
+      type: "string",
+      array: true,
+      value: "OPTIONS",
+      describe: "Mount options, for example -o allow_other,noexec; may be repeated",
+    },
   },
   examples: [
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
@@ -101,7 +112,6 @@ export const mount: Command<Arguments> = {
 
 /** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
 function usualCacheBytes(): number {
-  const { share, least, most } = settings.mountCache;
   const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
   return Math.min(most, Math.max(least, Math.floor(memory * share)));
 }

@@ -1,7 +1,7 @@
 /** What every command that opens an image lets the user say about it. */
-import type { Options } from "yargs";
 import type { ImageSpec } from "../chain.js";
 import { ImageError } from "../errors.js";
+import type { Option } from "./command.js";
 import { askPassword, mayAskPassword, readPassword } from "./password.js";
 
 export interface OpeningArguments {
@@ -13,17 +13,18 @@ export interface OpeningArguments {
 }
 
 export const openingOptions = {
-  parent: { describe: "Where the base of the image is, when it was moved" },
-  snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
-  format: { describe: "Take the image for this format, for example raw, whatever its content" },
+  parent: { completes: "file", describe: "Where the base of the image is, when it was moved" },
+  snapshot: { value: "NAME", describe: "A snapshot inside the image (qcow2), by name or id" },
+  format: { value: "FORMAT", describe: "Take the image for this format, for example raw, whatever its content" },
   "password-file": {
+    completes: "file",
     describe: "A file with the image's password; otherwise SPINDLE_PASSWORD has it, or it is asked for",
   },
   "trust-paths": {
     type: "boolean",
     describe: "Follow an image that names parts or a raw base outside its own folder",
   },
-} satisfies Record<string, Options>;
+} satisfies Record<string, Option>;
 
 /**
  * Opens `image` as `given` says; `open` is called again with the password that was asked for, where the image turns out

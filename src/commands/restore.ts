@@ -26,7 +26,7 @@ export const restore: Command<Arguments> = {
   },
   options: {
     ...openingOptions,
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
   },

@@ -14,7 +14,10 @@ export const stat: Command<Arguments> = {
   syntax: "stat <image> [path..]",
   summary: "Tell all that an image knows of a file",
   description: `Tells what the filesystem keeps of a file: kind, size, mode, owner, times to the nanosecond (in local time), holes, streams and extended attributes. Symbolic links are not followed at the end of a path, except with a slash behind them. ${pathsInWords}`,
-  positionals: { image: imagePositional, path: { describe: "The files; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    path: { completes: "nothing", describe: "The files; the root by default", array: true },
+  },
   options: imageOptions,
   examples: [
     ["spindle stat disk.spin /bin/ping", "With its capabilities, an extended attribute"],

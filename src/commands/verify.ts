@@ -20,7 +20,7 @@ export const verify: Command<Arguments> = {
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
     ...openingOptions,
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
   },
   examples: [
     ["spindle verify tuesday.spin", "check a differential and its base"],

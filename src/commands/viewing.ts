@@ -1,6 +1,6 @@
 /** What every command that shows files of an image lets the user say about its filesystems. */
-import type { Options } from "yargs";
 import type { ImageSpec } from "../chain.js";
+import type { Option } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 
 export interface ViewingArguments {
@@ -9,9 +9,9 @@ export interface ViewingArguments {
 }
 
 export const viewingOptions = {
-  codepage: { describe: "The code page of short names on FAT, for example 850 (default 437)" },
-  session: { describe: "Of a multi-session disc (ISO 9660) show this session; the first has number 1" },
-} satisfies Record<string, Options>;
+  codepage: { value: "N", describe: "The code page of short names on FAT, for example 850 (default 437)" },
+  session: { value: "N", describe: "Of a multi-session disc (ISO 9660) show this session; the first has number 1" },
+} satisfies Record<string, Option>;
 
 /** @throws ImageError `usage` */
 export const viewingOf = (given: ViewingArguments): Pick<ImageSpec, "codePage" | "session"> => ({
