@@ -47,6 +47,9 @@ const arrows: readonly Arrow[] = [
     to: ["bytes", "format", "images", "layers"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
+  { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
+  { from: "chain", to: ["split-files"], reason: "the parts of a split file are opened as one" },
+  { from: "split-files", to: ["bytes", "images/image-format", "images/raw"], reason: "parts are bytes, unless images" },
   {
     from: "open",
     to: ["chain", "bytes", "format", "layers", "volumes", "filesystems", "view"],
@@ -79,7 +82,11 @@ const arrows: readonly Arrow[] = [
 /** Files that only some may import, whatever the arrows say. */
 const reserved: readonly { readonly file: string; readonly to: readonly string[]; readonly reason: string }[] = [
   { file: "images/spin/writer", to: ["imaging"], reason: "what reads images can't write one" },
-  { file: "commands/index", to: ["cli"], reason: "a command does not know the others" },
+  {
+    file: "commands/index",
+    to: ["cli", "commands/completion"],
+    reason: "a command does not know the others, but for the one that tells shells of them",
+  },
 ];
 
 /** A format may use another only where the specification of one contains the other. */
@@ -88,6 +95,11 @@ const kin: readonly Arrow[] = [
     from: "volumes/gpt",
     to: ["volumes/mbr"],
     reason: "a GPT begins with an MBR, and a hybrid one describes partitions",
+  },
+  {
+    from: "volumes/apm",
+    to: ["volumes/mbr"],
+    reason: "a hybrid disc has both in its first sector, and the MBR counts",
   },
 ];
 
@@ -103,7 +115,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "version"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

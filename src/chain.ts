@@ -6,12 +6,10 @@
  */
 import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
-import { type ByteSource, Slice } from "./bytes/byte-source.js";
+import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
-import { JoinedSource } from "./bytes/joined.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { splitOf } from "./bytes/split-names.js";
 import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Surroundings } from "./format.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
@@ -19,7 +17,9 @@ import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
+import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
+import { joinedParts } from "./split-files.js";
 
 /** What to open and how to show it. Plain data. */
 export interface ImageSpec {
@@ -30,14 +30,20 @@ export interface ImageSpec {
   readonly format?: string;
   /** An older state of the disk that the image keeps inside itself, by id or name; default: the present state. */
   readonly snapshot?: string;
-  /** What the image is encrypted with. */
-  readonly password?: string;
+  /** What the image and its parents are encrypted with: of a text its UTF-8. */
+  readonly password?: Uint8Array;
   /** Of a file that holds several disks (an OVA) this one, by its name there. */
   readonly disk?: string;
+  /** Follow an image that names parts of itself, or a raw base, outside its own folder: see recorded-files.ts. */
+  readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
   readonly volume?: string;
+  /** The code page of filesystems that don't tell their own (FAT's short names). */
+  readonly codePage?: number;
+  /** Of a disc that was written in several sessions, the one to show, from 1 on; default: the first. */
+  readonly session?: number;
 }
 
 /** An image and its parents, open. */
@@ -59,20 +65,31 @@ export interface LayersData {
   readonly files: readonly { readonly path: string; readonly fd: number }[];
   /** What folders held whose names a format asked for: what it makes of them must not change. */
   readonly folders: ReadonlyMap<string, readonly string[]>;
+  /** What was computed when the image was opened, by name: see Surroundings.remember. */
+  readonly remembered: ReadonlyMap<string, Uint8Array>;
 }
 
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
   readonly folders: Map<string, readonly string[]>;
+  readonly remembered: Map<string, Uint8Array>;
 
   /** Files to find by path; `sealed` when no other may be opened. */
   constructor(
-    known?: Pick<LayersData, "files" | "folders">,
+    known?: Omit<LayersData, "spec">,
     private readonly sealed = false,
+    /** Whether an image may name whatever file it likes. */
+    private readonly trusting = false,
   ) {
     for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
     this.folders = new Map(known?.folders);
+    this.remembered = new Map(known?.remembered);
+  }
+
+  /** Whether a file that an image names is looked at before it is opened: in a worker it is open already. */
+  get wary(): boolean {
+    return !this.sealed && !this.trusting;
   }
 
   has(path: string): boolean {
@@ -132,7 +149,7 @@ export function openLayers(
   spec: ImageSpec,
   cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
 ): OpenedLayers {
-  const files = new OpenFiles();
+  const files = new OpenFiles(undefined, false, spec.trustPaths);
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
@@ -140,8 +157,8 @@ export function openLayers(
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
     const absolute = { ...spec, path, ...bundle(path, files), parent: spec.parent && resolve(spec.parent) };
     const links = openChain(absolute, files, cache);
-    const data = { spec: absolute, files: files.table, folders: files.folders };
-    return assembled(links, data, () => files.closeFrom(0));
+    const { table, folders, remembered } = files;
+    return assembled(links, { spec: absolute, files: table, folders, remembered }, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -222,10 +239,11 @@ function openLink(
   const file = files.open(path);
   const wrappings: Wrapping[] = [];
   // A format that the user or a child names is that of the file itself.
-  const whole = format ? file : joined(file, files, wrappings);
+  const whole = format ? file : joinedParts(file, files, recognised, wrappings);
   const beside = (name: string): ByteSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+    if (files.wary) refusePartElsewhere(path, companion);
     return files.open(companion);
   };
   const open = (
@@ -241,6 +259,11 @@ function openLink(
       cache,
       options: chosen,
       companion,
+      remember(name, compute) {
+        const known = files.remembered.get(name) ?? compute();
+        files.remembered.set(name, known);
+        return known;
+      },
       beside: () => files.names(dirname(path)),
       imageIn(inner, wrapping) {
         if (depth >= settings.deepestWrapping)
@@ -260,49 +283,6 @@ function openLink(
 }
 
 const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
-
-/**
- * The whole of a file of which `file` is the first part, where its name tells of parts (bytes/split-names.ts). That is done
- * before recognising, so that a container of any format may be split, one that is told by its end too.
- * @throws ImageError `missing` or `usage` where a part isn't there, or `file` is not the first
- */
-function joined(file: FileSource, files: OpenFiles, wrappings: Wrapping[]): ByteSource {
-  const folder = dirname(file.name);
-  const split = splitOf(basename(file.name), () => files.in(folder));
-  if (!split) return file;
-  const path = (name: string) => resolve(folder, name);
-  const other = split.kind === "first" ? split.parts[1]! : split.kind === "later" ? split.first : split.other;
-  const before = files.count;
-  if (standAlone(file, files.open(path(other)))) {
-    files.closeFrom(before);
-    return file;
-  }
-  const rename = "Rename it, if it is a whole image.";
-  if (split.kind === "later")
-    throw usage(`${file.name}: is a part of a split image; name its first part, ${path(split.first)}. ${rename}`);
-  if (split.kind === "gap")
-    throw missing(
-      `${file.name}: is a part of a split image, like ${path(other)}, of which ${path(split.missing)} is not there. Put it there. ${rename}`,
-    );
-  wrappings.push({ name: file.name, format: "split", facts: { parts: split.parts.length } });
-  return new JoinedSource(
-    file.name,
-    split.parts.map((name) => files.open(path(name))),
-  );
-}
-
-/**
- * Whether two files that are numbered like parts are images of their own all the same, two days' backups for example: both
- * begin with one format's signature, as of parts only the first does, or both end with one, as only the last does.
- */
-function standAlone(...two: [ByteSource, ByteSource]): boolean {
-  const [a, b] = two.map((file) => {
-    const start = recognised(new Slice(file.name, file, 0, Math.max(0, Math.min(65536, file.size - 512))));
-    return { start, whole: recognised(file) };
-  });
-  const byStart = a!.start === b!.start && a!.start !== raw;
-  return byStart || (a!.whole === b!.whole && a!.whole !== a!.start && b!.whole !== b!.start);
-}
 
 /** A choice that the file has no use for is a mistake: it must not seem to be heeded. */
 function refuseIdleChoices(name: string, used: ImageFormat, chosen: Surroundings["options"]): void {
@@ -335,6 +315,8 @@ function openParent(
     try {
       const parent = openLink(path, format, files, cache, options);
       reference.check(parent.layer);
+      if (files.wary && path !== given && reference.identified === false && parent.layer.format === raw.name)
+        refuseRawBaseElsewhere(link.path, path);
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -349,6 +331,7 @@ function openParent(
     }
   }
   const found = reference.identified === false ? undefined : findMoved(link, files, options);
+  if (found instanceof ImageError) throw refusal ?? found;
   // A child that records its parent's identity and no path leaves nothing else to go by.
   if (found && candidates.length === 0) return openLink(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
@@ -364,8 +347,12 @@ function openParent(
   );
 }
 
-/** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
-function findMoved(child: Link, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+/**
+ * A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded; or
+ * why one that was it isn't any more.
+ */
+function findMoved(child: Link, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
+  let changed: ImageError | undefined;
   const own = dirname(child.path);
   const reference = child.layer.parent!;
   const folders = reference.paths.length === 0 ? [own, dirname(own)] : [own];
@@ -381,11 +368,11 @@ function findMoved(child: Link, files: OpenFiles, options: Surroundings["options
     try {
       reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options).layer);
       return path;
-    } catch {
-      // not this one
+    } catch (error) {
+      if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business
     } finally {
       files.closeFrom(before);
     }
   }
-  return undefined;
+  return changed;
 }

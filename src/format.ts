@@ -20,7 +20,21 @@ export interface Surroundings {
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
   /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with; one of its disks. */
-  readonly options?: { readonly snapshot?: string; readonly password?: string; readonly disk?: string };
+  readonly options?: {
+    readonly snapshot?: string;
+    readonly password?: Uint8Array;
+    /** Of a file that holds several disks, the one to open, by its name there. */
+    readonly disk?: string;
+    /** Of a filesystem that doesn't tell its own: FAT's short names. */
+    readonly codePage?: number;
+    /** Of a disc that was written in several sessions, the one to show, from 1 on. */
+    readonly session?: number;
+  };
+  /**
+   * What takes long to compute and is the same for every thread that opens this image (a key made of a password): it is
+   * computed when it is first asked for by `name`, and remembered.
+   */
+  remember?(name: string, compute: () => Uint8Array): Uint8Array;
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

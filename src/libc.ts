@@ -53,6 +53,16 @@ export const fallocate = lazy<(fd: number, mode: number, offset: number, length:
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 
+const syncFileRange = lazy<(fd: number, position: number, length: number, flags: number) => number>(
+  "int sync_file_range(int, int64_t, int64_t, unsigned int)",
+);
+const SYNC_FILE_RANGE_WRITE = 2;
+
+/** Has the system begin to write a stretch to the device, where it can; says nothing of whether that succeeds. */
+export function beginWriting(fd: number, position: number, length: number): void {
+  if (process.platform === "linux") syncFileRange(fd, position, length, SYNC_FILE_RANGE_WRITE);
+}
+
 /** posix_fadvise(2), Linux only. Returns an errno, 0 for success. */
 export const fadvise = lazy<(fd: number, offset: number, length: number, advice: number) => number>(
   "int posix_fadvise(int, int64_t, int64_t, int)",

@@ -12,6 +12,11 @@ export const settings = {
   level: 3,
   /** Bytes of disk that one job of create, restore or verify handles: large enough that handing it over costs nothing. */
   jobSize: 4 * MiB,
+  /**
+   * Most bytes that are written to a file at once. A write of 2 MiB and more takes huge pages of memory, which a virtual
+   * machine may have given back to its host: writing then was ten times slower, and 1 MiB stays in the processor's cache.
+   */
+  largestWrite: 1 * MiB,
   /** Layers of a chain; a longer one is taken for a loop. */
   deepestChain: 1000,
   /** Wrappings around an image (a disk in an archive, packed): an archive can be made that holds itself, without end. */

@@ -8,18 +8,16 @@ import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveR
 import type { Mounted } from "../fuse/service.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
-import { diskOption } from "./disk-option.js";
 import { wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments, ViewingArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
-  parent?: string;
-  snapshot?: string;
-  disk?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -27,6 +25,8 @@ interface Arguments {
   log?: string;
   o?: string[];
 }
+
+const { share, least, most } = settings.mountCache;
 
 export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
@@ -38,7 +38,7 @@ export const mount: Command<Arguments> = {
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
   positionals: {
     image: { describe: "The image: any format that Spindle reads, or a raw disk" },
-    mountpoint: { describe: "An existing folder" },
+    mountpoint: { completes: "folder", describe: "An existing folder" },
   },
   options: {
     as: {
@@ -47,18 +47,26 @@ export const mount: Command<Arguments> = {
       describe: "What to show: the files in the image, or the disk and its partitions",
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
-    parent: { describe: "Where the base of a differential is, when it was moved" },
-    snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
-    ...diskOption,
+    ...openingOptions,
+    ...viewingOptions,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
-    cache: { describe: `Memory for unpacked chunks, for example 256M [here ${humanSize(usualCacheBytes())}]` },
+    workers: { value: "N", describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    cache: {
+      value: "SIZE",
+      describe: `Memory for unpacked chunks, for example 256M [a ${1 / share}th of the machine's, from ${humanSize(least)} to ${humanSize(most)}]`,
+      defaultDescription: `here ${humanSize(usualCacheBytes())}`,
+    },
     foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
-    log: { describe: "Where the background process writes what went wrong" },
-    o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
+    log: { completes: "file", describe: "Where the background process writes what went wrong" },
+    o: {
+      type: "string",
+      array: true,
+      value: "OPTIONS",
+      describe: "Mount options, for example -o allow_other,noexec; may be repeated",
+    },
   },
   examples: [
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
@@ -83,22 +91,27 @@ export const mount: Command<Arguments> = {
     checkImagePath(image, mountpoint);
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
-    const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const { as: view, volume, snapshot, disk } = given;
-    const request = { image, parent, snapshot, disk, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const { as: view, volume } = given;
+    const viewing = viewingOf(given);
+    const log = given.log === undefined ? undefined : resolve(given.log);
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;
         return `${image} is mounted at ${mountpoint} (process ${pid}, driver ${driver}${where})`;
       });
-    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
-    else tell(await startInBackground(request, given.log === undefined ? undefined : resolve(given.log)));
+    await opening(image, given, async (spec) => {
+      // The server has a folder of its own.
+      const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
+      const opened = { ...spec, ...viewing, parent, view, volume };
+      const request = { image: opened, mountpoint, driver, options, workers, cacheBytes };
+      if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
+      else tell(await startInBackground(request, log));
+    });
   },
 };
 
 /** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
 function usualCacheBytes(): number {
-  const { share, least, most } = settings.mountCache;
   const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
   return Math.min(most, Math.max(least, Math.floor(memory * share)));
 }

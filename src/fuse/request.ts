@@ -3,7 +3,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
-import { openFiles, openImage } from "../open.js";
+import { type ImageSpec, openFiles, openImage } from "../open.js";
 import { settings } from "../settings.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
@@ -13,16 +13,8 @@ import { type Mounted, serve } from "./service.js";
 export type DriverName = Driver["name"];
 
 export interface MountRequest {
-  /** Absolute. */
-  readonly image: string;
-  readonly parent?: string;
-  /** A snapshot inside the image. */
-  readonly snapshot?: string;
-  /** Of several disks in the image this one. */
-  readonly disk?: string;
-  readonly view: "files" | "disk";
-  /** Of the files view only this filesystem. */
-  readonly volume?: string;
+  /** Its paths are absolute. */
+  readonly image: ImageSpec & { readonly view: "files" | "disk" };
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -93,9 +85,8 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, snapshot, disk, view, volume } = request;
-  const spec = { path, parent, snapshot, disk };
-  const opened = view === "files" ? openFiles({ ...spec, volume }) : openImage({ ...spec, view });
+  const { image } = request;
+  const opened = image.view === "files" ? openFiles(image) : openImage(image);
   try {
     for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
@@ -109,8 +100,8 @@ export async function serveRequest(
         log,
       },
       driver: await loadDriver(request.driver),
-      image: request.image,
-      view: request.view,
+      image: image.path,
+      view: image.view,
       log: request.log,
       ready,
       abort,

@@ -9,7 +9,7 @@ import { dirname, relative, resolve, sep } from "node:path";
 import type { Readable } from "node:stream";
 import { setImmediate } from "node:timers/promises";
 import { LocalChunkCache } from "../bytes/local-cache.js";
-import { type OpenedLayers, openLayers } from "../chain.js";
+import { type ImageSpec, type OpenedLayers, openLayers } from "../chain.js";
 import { ImageError, mismatch, missing, system, usage } from "../errors.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { fanOut, longestFrame } from "../images/spin/pages.js";
@@ -27,10 +27,8 @@ export interface CreateOptions {
   readonly source: string;
   /** A disk of unknown length, read to its end. */
   readonly stream?: Readable;
-  /** The source's format when it isn't to be found by signature, for example `raw`. */
-  readonly sourceFormat?: string;
-  /** Of several disks in the source this one. */
-  readonly sourceDisk?: string;
+  /** How the source is opened, where more than its path is to be said. */
+  readonly opening?: Omit<ImageSpec, "path">;
   readonly image: string;
   readonly base?: string;
   /** Bytes; the base's for a differential, settings.chunkSize otherwise. */
@@ -73,10 +71,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const chunkSize = chunkSizeOf(options, base?.layers);
     source = options.stream
       ? undefined
-      : openLayers(
-          { path: options.source, format: options.sourceFormat, disk: options.sourceDisk },
-          new LocalChunkCache(0),
-        );
+      : openLayers({ ...options.opening, path: options.source }, new LocalChunkCache(0));
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");

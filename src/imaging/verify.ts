@@ -11,10 +11,14 @@ import type { VerifyJob } from "./verify-worker.js";
 export interface LayerVerdict {
   readonly file: string;
   readonly format: string;
-  /** Whether this format has checksums at all; without them nothing could be checked. */
+  /** Whether anything of this format can be checked. */
   readonly checked: boolean;
   /** Whether this is what a layer is wrapped in: damages are then ranges of the image within. */
   readonly wraps: boolean;
+  /** What a layer without damages is known to be: see Integrity.proves. */
+  readonly proves: "content" | "tables" | undefined;
+  /** What was left out or still has to be told. */
+  readonly notes: readonly string[];
   readonly chunks: number;
   readonly bytes: number;
   readonly damages: readonly Damage[];
@@ -68,6 +72,8 @@ export async function verifyLayers(
         format: part.format,
         checked: part.integrity !== undefined,
         wraps: part.wraps,
+        proves: part.integrity && (part.integrity.proves ?? "content"),
+        notes: [...(part.integrity?.notes ?? []), ...new Set(reports.flatMap((report) => report.notes ?? []))],
         chunks: reports.reduce((sum, report) => sum + report.chunks, 0),
         bytes: reports.reduce((sum, report) => sum + report.bytes, 0),
         damages: joined(reports.flatMap((report) => report.damages)),

@@ -248,6 +248,20 @@ test("the checksums of all partitions are verified, and damage is told by its pl
     t.true(damages[0]!.position > position && damages[0]!.position + damages[0]!.length <= position + size);
     t.true(damages[0]!.message.includes(file));
   });
+  // A partition that isn't there is damage; one that only can't be read is told.
+  const whole = `${folder}/sda1.ext4-ptcl-img.uncomp`;
+  renameSync(whole, `${whole}.ab`);
+  writeFileSync(`${whole}.ac`, "");
+  opened({ path: folder }, ({ layers: [layer] }) => {
+    const integrity = layer!.integrity!;
+    const damages = Array.from({ length: integrity.pieces }, (_, piece) => integrity.check(piece).damages).flat();
+    const { position, size: length } = places.get("sda1")!;
+    t.like(damages[0], { position, length });
+    t.true(damages[0]!.message.includes(`${whole}.aa`.slice(folder.length + 1)), damages[0]!.message);
+  });
+  renameSync(`${whole}.ab`, `${folder}/sda1.ntfs-img`);
+  rmSync(`${whole}.ac`);
+  opened({ path: folder }, ({ layers: [layer] }) => t.regex(layer!.integrity!.notes!.join(), /ntfsclone/));
 });
 
 test("files are read out of a folder: ext4 in pieces", (t) => {

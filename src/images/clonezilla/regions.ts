@@ -60,19 +60,25 @@ export class RegionsLayer implements Layer {
     const parts: { first: number; region: Region; integrity: Integrity }[] = [];
     let pieces = 0;
     for (const region of this.regions) {
-      const integrity = region.layer?.integrity;
+      const integrity = region.problem ? lost(this.name, region.problem, region.size) : region.layer?.integrity;
       if (!integrity) continue;
       parts.push({ first: pieces, region, integrity });
       pieces += integrity.pieces;
     }
     if (parts.length === 0) return undefined;
+    const unchecked = this.regions.flatMap(({ layer, problem }) => {
+      if (problem?.code === "unsupported") return [problem.message];
+      return layer && !layer.integrity ? [`${layer.name}: has no checksums, so it could not be checked.`] : [];
+    });
+    const tables = parts.some(({ integrity }) => integrity.proves === "tables");
     const check = (piece: number): PieceReport => {
       const { first, region, integrity } = parts.findLast((part) => part.first <= piece)!;
       const report = integrity.check(piece - first);
       const moved = (damage: Damage) => ({ ...damage, position: damage.position + region.position });
       return { ...report, damages: report.damages.map(moved) };
     };
-    return { pieces, check };
+    const notes = [...parts.flatMap(({ integrity }) => integrity.notes ?? []), ...unchecked];
+    return { pieces, check, notes, proves: tables ? "tables" : "content" };
   }
 
   /** The last region that begins at or before `position`; -1 where none does. */
@@ -85,6 +91,12 @@ export class RegionsLayer implements Layer {
     }
     return low;
   }
+}
+
+/** What is damaged or incomplete is all damage; what only can't be read isn't. */
+function lost(file: string, { code, message }: ImageError, length: number): Integrity | undefined {
+  if (code === "unsupported") return undefined;
+  return { pieces: 1, check: () => ({ chunks: 0, bytes: 0, damages: [{ file, position: 0, length, message }] }) };
 }
 
 /** Bytes that can't be had, for a reason. */

@@ -23,29 +23,31 @@ export const ova: ImageFormat = {
   open(archive, around) {
     const { name } = archive;
     const members = membersOf(archive);
-    const textOf = (end: RegExp) => {
-      const member = members.find((one) => end.test(one.name));
-      return member && readText(archive, member);
-    };
-    const descriptor = textOf(/\.ovf$/i);
-    const disks = descriptor ? disksOf(name, descriptor) : members.map(diskOfMember);
+    const descriptor = members.find((one) => /\.ovf$/i.test(one.name));
+    const disks = descriptor ? disksOf(name, readText(archive, descriptor)) : members.map(diskOfMember);
     const disk = chosen(name, disks, members, around.options?.disk);
     if (disk.parent !== undefined)
       throw unsupported(
         `${name}: its disk ${disk.file} holds only what changed since the disk ${disk.parent}. Import the appliance with its own program.`,
       );
-    const manifest = textOf(/\.mf$/i);
+    const own = membersOfDisk(archive, members, disk);
+    const manifest = members.find((one) => /\.mf$/i.test(one.name));
+    const integrity =
+      manifest &&
+      manifestIntegrity(archive, readText(archive, manifest).toString("utf8"), own, descriptor ? [descriptor] : []);
     const find = (wanted: string) => {
       const member = members.find((one) => one.name === wanted);
       if (!member) throw missing(`${name}: has no ${wanted} in it, which is needed.`);
       return sourceOf(archive, member);
     };
-    return around.imageIn(imageOf(archive, members, disk), {
+    const parts = own.map((member) => sourceOf(archive, member));
+    const image = parts.length === 1 ? parts[0]! : new JoinedSource(`${name} > ${disk.file}`, parts);
+    return around.imageIn(image, {
       name,
       format: descriptor ? "ova" : "tar",
       facts: { member: disk.file, disks: disks.slice(0, listed).map(({ file }) => file) },
       companion: find,
-      ...(manifest && { integrity: manifestIntegrity(archive, members, manifest.toString("utf8")) }),
+      ...(integrity && { integrity }),
     });
   },
 };
@@ -70,16 +72,17 @@ function chosen(name: string, disks: readonly Disk[], members: readonly Member[]
   return diskOfMember(member);
 }
 
-function imageOf(archive: ByteSource, members: readonly Member[], disk: Disk): ByteSource {
+/** The member that is a disk's image, or those that it was cut into. */
+function membersOfDisk(archive: ByteSource, members: readonly Member[], disk: Disk): Member[] {
   const find = (file: string) => members.find((member) => member.name === file);
   const whole = find(disk.file);
-  if (whole) return sourceOf(archive, whole);
+  if (whole) return [whole];
   const first = disk.chunked ? find(chunkName(disk.file, 0)) : undefined;
   if (!first) throw missing(`${archive.name}: tells of a disk ${disk.file}, which is not in it.`);
-  const parts: ByteSource[] = [];
+  const parts: Member[] = [];
   for (let member: Member | undefined = first; member; member = find(chunkName(disk.file, parts.length)))
-    parts.push(sourceOf(archive, member));
-  return new JoinedSource(`${archive.name} > ${disk.file}`, parts);
+    parts.push(member);
+  return parts;
 }
 
 /** OVF, section 7.1: a nine-digit number after the file's name. */

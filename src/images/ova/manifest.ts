@@ -7,14 +7,24 @@ import type { Member } from "./tar.js";
 /** What is hashed at once, in bytes. */
 const step = 1 << 20;
 
-/** Checks each member that `manifest` tells a digest of, one a piece. */
-export function manifestIntegrity(archive: ByteSource, members: readonly Member[], manifest: string): Integrity {
+/**
+ * Checks the digests that `manifest` tells of the members of one disk and of others, a member a piece.
+ * @returns undefined where it tells none of a member of the disk: the disk would then not be checked
+ */
+export function manifestIntegrity(
+  archive: ByteSource,
+  manifest: string,
+  disk: readonly Member[],
+  others: readonly Member[],
+): Integrity | undefined {
+  const members = [...disk, ...others];
   const digests = manifest.split(/\r?\n/).flatMap((line) => {
     const [, algorithm, name, digest] =
       /^(SHA1|SHA256|SHA384|SHA512)\s*\((.+)\)\s*=\s*([0-9a-f]+)\s*$/i.exec(line) ?? [];
     const member = members.find((one) => one.name === name);
     return member ? [{ member, algorithm: algorithm!.toLowerCase(), digest: digest!.toLowerCase() }] : [];
   });
+  if (!disk.every((member) => digests.some((one) => one.member === member))) return undefined;
   const check = (piece: number): PieceReport => {
     const { member, algorithm, digest } = digests[piece]!;
     const hash = createHash(algorithm);

@@ -15,7 +15,7 @@ import {
   wholeDisk,
 } from "../qemu-test-tools.js";
 import { partclone } from "./index.js";
-import { expectedDisk, partcloneImage, type Written } from "./writer-test-tools.js";
+import { expectedDisk, partcloneImage, sealPartclone, type Written } from "./writer-test-tools.js";
 
 /** Whether partclone is here and may run, which it does for root only; the reason is logged where not. */
 function needsPartclone(t: ExecutionContext): boolean {
@@ -218,12 +218,7 @@ test("a damaged header or bitmap is refused before anything is served, and a cut
 function signed(image: Buffer, at: number, ...values: number[]): Buffer {
   const bytes = Buffer.from(image);
   bytes.set(values, at);
-  let sum = 0xffffffff;
-  for (const byte of bytes.subarray(0, 106)) {
-    sum ^= byte;
-    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
-  }
-  bytes.writeUInt32LE(sum >>> 0, 106);
+  sealPartclone(bytes);
   return bytes;
 }
 

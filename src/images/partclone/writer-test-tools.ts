@@ -118,6 +118,14 @@ function second({ blockSize, used, disk, size, filesystem, ...spec }: Written): 
   return Buffer.concat(parts);
 }
 
+/** Puts the checksum of a header of format 2 right, and where it can be that of the bitmap. */
+export function sealPartclone(bytes: Buffer): void {
+  if (bytes.length < 110) return;
+  bytes.writeUInt32LE(crc(bytes.subarray(0, 106)), 106);
+  const end = 110 + Math.ceil(Number(bytes.readBigUInt64LE(60) & 0xffffffn) / 8);
+  if (end + 4 <= bytes.length) bytes.writeUInt32LE(crc(bytes.subarray(110, end)), end);
+}
+
 function* blocks(used: readonly boolean[], disk: Buffer, blockSize: number): Generator<Buffer> {
   for (const [block, is] of used.entries())
     if (is) yield Buffer.concat([disk.subarray(block * blockSize, (block + 1) * blockSize)], blockSize);
