@@ -220,7 +220,7 @@ function openLayer(
     companion(name): ByteSource {
       const companion = resolve(dirname(path), name);
       if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
-      if (files.wary) refusePartElsewhere(path, companion);
+      if (files.wary) refusePartElsewhere(path, companion, used.isFolder);
       return files.open(companion);
     },
   });

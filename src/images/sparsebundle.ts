@@ -16,6 +16,7 @@ import { isDictionary, readPlist } from "./plist.js";
  */
 export const sparsebundle: Format<Layer> = {
   name: "sparsebundle",
+  isFolder: true,
   recognises(source) {
     if (source.size > longestList) return false;
     const start = Buffer.alloc(Math.min(source.size, 2048));
