@@ -12,6 +12,7 @@ interface Arguments {
   source: string;
   image: string;
   base?: string;
+  parent?: string;
   level?: string;
   chunk?: string;
   threads?: string;
@@ -32,6 +33,7 @@ export const create: Command<Arguments> = {
   },
   options: {
     base: { type: "string", describe: "make a differential against this .spin image" },
+    parent: { type: "string", describe: "where the base of that image, or of SOURCE, is, when it was moved" },
     level: { type: "string", describe: `zstd level, 1 to 19 (default ${settings.level})` },
     chunk: { type: "string", describe: "chunk size, 16K to 4M, a power of two (default 64K, or the base's)" },
     threads: { type: "string", describe: "worker threads (default: one a processor)" },
@@ -59,6 +61,7 @@ export const create: Command<Arguments> = {
         sourceFormat: given["source-format"],
         image: given.image,
         base: given.base,
+        parent: given.parent,
         chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
         level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
         threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
