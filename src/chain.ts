@@ -14,6 +14,7 @@ import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
 import type { Format, Surroundings } from "./format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
+import { unread } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
@@ -192,8 +193,9 @@ function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[
 
 function formatNamed(name: string | undefined): Format<Layer> | undefined {
   if (name === undefined) return undefined;
-  const format = images.find((one) => one.name === name);
-  if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
+  const known = images.filter((one) => one !== unread);
+  const format = known.find((one) => one.name === name);
+  if (!format) throw usage(`there is no image format ${name}; known are ${known.map((one) => one.name).join(", ")}.`);
   return format;
 }
 
