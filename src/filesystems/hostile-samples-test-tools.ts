@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
+import { readExactly } from "../bytes/byte-source.js";
 import { exfat } from "./exfat/exfat.js";
 import { ExfatWriter, withChecksum } from "./exfat/writer-test-tools.js";
 import { ext } from "./ext/ext.js";
@@ -11,6 +12,7 @@ import type { ChangedBytes, Sample } from "./hostile-test-tools.js";
 import { hasTools, noise, run, scratchFolder, sparseFile } from "./image-test-tools.js";
 import { iso9660 } from "./iso9660/iso9660.js";
 import { ntfs } from "./ntfs/ntfs.js";
+import { openSharedImage, sharedImages, sharedVolume } from "./shared-test-images.js";
 import { squashfs } from "./squashfs/squashfs.js";
 import { udf } from "./udf/udf.js";
 import { type Item, type Kind, sealTag, UdfWriter } from "./udf/udf-test-tools.js";
@@ -179,12 +181,16 @@ function mendExfat(sound: Buffer): (bytes: ChangedBytes) => void {
 }
 
 function ntfsSamples(t: ExecutionContext): Sample[] {
-  if (!hasTools(t, "ntfs-3g wimtools", "mkntfs", "ntfscp", "wimlib-imagex")) return [];
+  const windows = sharedImages(t, ({ file }) => file === "dfvfs/ntfs-fixed.vhd.zst").map((image): Sample => {
+    const source = sharedVolume(image, openSharedImage(t, image), "p1");
+    return { name: "ntfs by Windows", format: ntfs, bytes: readExactly(source, 0, source.size, "the volume") };
+  });
+  if (!hasTools(t, "ntfs-3g wimtools", "mkntfs", "ntfscp", "wimlib-imagex")) return windows;
   const folder = scratchFolder(t);
   const top = folderOf(t);
   const wim = join(folder, "tree.wim");
   run("wimlib-imagex", ["capture", top, wim, "--compress=none", "--unix-data"]);
-  return (
+  const made = (
     [
       ["ntfs in clusters of 512 bytes", ["-c", "512"]],
       ["ntfs in clusters of 4 KiB", []],
@@ -198,6 +204,7 @@ function ntfsSamples(t: ExecutionContext): Sample[] {
       run("ntfscp", ["-f", "-N", `stream ${index} of many`, path, join(top, "a/size 150"), "holes"]);
     return { name, format: ntfs, bytes: readFileSync(path) };
   });
+  return [...windows, ...made];
 }
 
 function isoSamples(t: ExecutionContext): Sample[] {
