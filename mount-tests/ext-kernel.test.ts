@@ -9,6 +9,7 @@ import {
   openSync,
   rmSync,
   statfsSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -267,6 +268,43 @@ for (const [title, options] of Object.entries({
     const { errors } = walk(fileSystem);
     t.deepEqual([...errors], []);
   });
+
+/** Adds a key to the filesystem of a folder, makes a folder in it, and encrypts that: ioctls of linux/fscrypt.h. */
+const encrypt = `
+import fcntl, os, struct, sys
+top = os.open(sys.argv[1], os.O_RDONLY); key = bytes(range(64))
+added = bytearray(struct.pack("<II32sII32s", 2, 0, bytes(32), len(key), 0, bytes(32)) + key)
+fcntl.ioctl(top, (3 << 30) | (80 << 16) | (ord("f") << 8) | 23, added)
+os.mkdir(sys.argv[2])
+policy = struct.pack("<BBBB4s16s", 2, 1, 4, 3, bytes(4), bytes(added[8:24]))
+fcntl.ioctl(os.open(sys.argv[2], os.O_RDONLY), (2 << 30) | (12 << 16) | (ord("f") << 8) | 19, policy)`;
+
+serial("a directory that the kernel encrypted is refused in words, and all else reads", (t) => {
+  const image = new Image(t, 64 * MiB, ["-t", "ext4", "-O", "encrypt"]);
+  if (!image.mount("noatime")) return void t.pass();
+  const secret = join(image.mountpoint, "secret");
+  const made = spawnSync("python3", ["-c", encrypt, image.mountpoint, secret], { encoding: "utf8" });
+  if (made.status !== 0) {
+    t.log(`skipped: this kernel does not encrypt: ${made.error?.message ?? made.stderr.trim().split("\n").at(-1)}`);
+    return void t.pass();
+  }
+  mkdirSync(join(secret, "folder"));
+  for (const path of ["file", "folder/file"]) writeFileSync(join(secret, path), "hidden");
+  writeFileSync(join(image.mountpoint, "plain"), "plain");
+  const hidden = statSync(join(secret, "file")).ino;
+  image.unmount();
+  const fileSystem = image.open();
+  const { files, errors } = walk(fileSystem);
+  t.deepEqual([...files.keys()].sort(), ["/lost+found", "/plain", "/secret"]);
+  t.deepEqual([...errors.keys()], ["/secret"]);
+  t.regex(
+    errors.get("/secret")!,
+    /encrypted \(fscrypt\), and the key is not in the image: the names in it can't be read/,
+  );
+  t.deepEqual(fileSystem.details!(files.get("/secret")!.id).flags, ["encrypted", "extents"]);
+  // Whoever comes by number (NFS) gets no ciphertext either.
+  t.throws(() => fileSystem.read(hidden, 0, Buffer.alloc(10)), { message: /its content can't be read/ });
+});
 
 serial("a directory of 200,000 entries is as the kernel shows it", (t) => {
   const image = new Image(t, 256 * MiB, ["-t", "ext4", "-N", "210000", "-I", "256", "-b", "4096"]);
