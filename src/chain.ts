@@ -15,6 +15,7 @@ import type { Surroundings } from "./format.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
+import { unread } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
@@ -224,8 +225,9 @@ function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Link[]
 
 function formatNamed(name: string | undefined): ImageFormat | undefined {
   if (name === undefined) return undefined;
-  const format = images.find((one) => one.name === name);
-  if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
+  const known = images.filter((one) => one !== unread);
+  const format = known.find((one) => one.name === name);
+  if (!format) throw usage(`there is no image format ${name}; known are ${known.map((one) => one.name).join(", ")}.`);
   return format;
 }
 
@@ -240,10 +242,11 @@ function openLink(
   const wrappings: Wrapping[] = [];
   // A format that the user or a child names is that of the file itself.
   const whole = format ? file : joinedParts(file, files, recognised, wrappings);
+  const outer = format ?? recognised(whole);
   const beside = (name: string): ByteSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
-    if (files.wary) refusePartElsewhere(path, companion);
+    if (files.wary) refusePartElsewhere(path, companion, outer.isFolder);
     return files.open(companion);
   };
   const open = (
@@ -277,7 +280,7 @@ function openLink(
       },
     });
   };
-  const layer = open(whole, format ?? recognised(whole), options, beside, 0);
+  const layer = open(whole, outer, options, beside, 0);
   const identity = wrappings.length === 0 ? file.identity : `${file.identity} ${layer.name}`;
   return { layer, path, identity, wrappings };
 }

@@ -63,11 +63,16 @@ export function beginWriting(fd: number, position: number, length: number): void
   if (process.platform === "linux") syncFileRange(fd, position, length, SYNC_FILE_RANGE_WRITE);
 }
 
-/** posix_fadvise(2), Linux only. Returns an errno, 0 for success. */
-export const fadvise = lazy<(fd: number, offset: number, length: number, advice: number) => number>(
+const posixFadvise = lazy<(fd: number, position: number, length: number, advice: number) => number>(
   "int posix_fadvise(int, int64_t, int64_t, int)",
 );
+export const POSIX_FADV_WILLNEED = 3;
 export const POSIX_FADV_DONTNEED = 4;
+
+/** posix_fadvise(2), where there is one; advice that isn't taken does no harm. */
+export function fadvise(fd: number, position: number, length: number, advice: number): void {
+  if (process.platform === "linux") posixFadvise(fd, position, length, advice);
+}
 
 /** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
 export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");

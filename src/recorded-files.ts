@@ -20,9 +20,13 @@ import { unsupported } from "./errors.js";
 
 const sameFolder = (a: string, b: string) => dirname(realpathSync(a)) === dirname(realpathSync(b));
 
-/** @throws ImageError where `path`, which `image` names as a part of itself, isn't beside it. */
-export function refusePartElsewhere(image: string, path: string): void {
-  if (sameFolder(image, path)) return;
+/**
+ * @param isFolder whether the image is all of its folder, with what is beneath, and makes its parts' names itself
+ * @throws ImageError where `path`, which `image` names as a part of itself, isn't beside it
+ */
+export function refusePartElsewhere(image: string, path: string, isFolder = false): void {
+  if (sameFolder(image, path) || (isFolder && realpathSync(path).startsWith(`${dirname(realpathSync(image))}/`)))
+    return;
   throw unsupported(
     `${image}: names ${path} as a part of itself, which is not in its folder: an image from elsewhere could name any file of this computer. Move it to ${dirname(image)}, or pass --trust-paths if you trust this image.`,
   );

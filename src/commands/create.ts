@@ -14,6 +14,7 @@ interface Arguments extends OpeningArguments {
   source: string;
   image: string;
   base?: string;
+  parent?: string;
   level?: string;
   chunk?: string;
   threads?: string;
@@ -44,7 +45,7 @@ export const create: Command<Arguments> = {
     comment: { type: "string", value: "TEXT", describe: "a text kept in the image" },
     force: { type: "boolean", describe: "replace IMAGE if it exists" },
     ...openingOptions,
-    parent: { describe: "where the base of SOURCE itself is, when it was moved" },
+    parent: { completes: "file", describe: "where the base of that base, or of SOURCE, is, when it was moved" },
     format: { ...openingOptions.format, alias: "source-format" },
   },
   examples: [
@@ -68,6 +69,7 @@ export const create: Command<Arguments> = {
           stream: stream ? process.stdin : undefined,
           image: given.image,
           base: given.base,
+          parent: spec.parent,
           chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
           level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
           threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),

@@ -86,7 +86,22 @@ function fileText(before: string, { file, format, facts }: ChainLink): string[] 
 const factRows = (facts: Record<string, unknown>) =>
   Object.entries(facts)
     .filter(([, value]) => value !== undefined && value !== null && value !== "")
-    .map(([name, value]): [string, string] => [`  ${inWords(name)}`, factText(name, value)]);
+    .flatMap(([name, value]) => factLines(name, value).map((line, index) => [index ? "" : `  ${inWords(name)}`, line]))
+    .map(([name, line]): [string, string] => [name!, line!]);
+
+/** A list of things with parts takes a line for each. */
+function factLines(name: string, value: unknown): string[] {
+  const isObject = (one: unknown) => typeof one === "object" && one !== null && !Array.isArray(one);
+  if (!Array.isArray(value) || !value.some(isObject)) return [factText(name, value)];
+  return value.map((one) =>
+    isObject(one)
+      ? Object.entries(one as Record<string, unknown>)
+          .filter(([, part]) => part !== undefined)
+          .map(([part, told]) => `${inWords(part)} ${factText(part, told)}`)
+          .join(", ")
+      : factText(name, one),
+  );
+}
 
 const placeWarnings = ({ name, filesystem, problem }: FoundPlace) =>
   [...(problem === undefined ? [] : [problem]), ...(filesystem?.warnings ?? [])].map((line) => `${name}: ${line}`);
@@ -98,7 +113,8 @@ function fileSystemText(name: string, { type, label, size, free, facts }: FileSy
   if (size !== undefined && free !== undefined)
     rows.push(["  used", sizeInFull(size - free)], ["  free", sizeInFull(free)]);
   rows.push(...factRows(facts));
-  const title = `Filesystem ${partition ? `of ${name}` : "of the whole disk"}: ${printable(type)}`;
+  const whole = !partition || name === "disk";
+  const title = `Filesystem of ${whole ? "the whole disk" : name}: ${printable(type)}`;
   return [title, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
 }
 
@@ -107,6 +123,7 @@ const inWords = (name: string) => printable(name.replace(/([a-z])([A-Z])/g, (_, 
 
 function factText(name: string, value: unknown): string {
   if (typeof value === "number" && /size$/i.test(name)) return sizeInFull(value);
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return printable(value.join(", "));
   return printable(typeof value === "object" ? JSON.stringify(value) : String(value));
 }
 

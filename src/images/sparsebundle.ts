@@ -17,6 +17,7 @@ import { isDictionary, readPlist } from "./plist.js";
  */
 export const sparsebundle: ImageFormat = {
   name: "sparsebundle",
+  isFolder: true,
   fileOf: (names) => (names.has("Info.plist") && names.has("bands") ? "Info.plist" : undefined),
   recognises(source) {
     if (source.size > longestList) return false;

@@ -53,6 +53,7 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
       ? own.subarray(0, length)
       : Buffer.from(init.input as SharedArrayBuffer, slot * init.inputSlot, length);
     if (disk) {
+      disk.willRead?.(position, length);
       const got = readFully(disk, position, input);
       if (got < length)
         throw new ImageError(

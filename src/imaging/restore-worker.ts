@@ -4,7 +4,7 @@ import { readFully } from "../bytes/byte-source.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { type LayersData, reopenLayers } from "../chain.js";
 import { corrupt, system } from "../errors.js";
-import { beginWriting } from "../libc.js";
+import { beginWriting, fadvise, POSIX_FADV_WILLNEED } from "../libc.js";
 import { settings } from "../settings.js";
 import { serveJobs } from "./pool.js";
 
@@ -98,6 +98,8 @@ serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse 
   return ({ act, position, length }) => {
     const end = position + length;
     let total = 0;
+    disk.willRead?.(position, length);
+    if (act === "compare") fadvise(fd, position, length, POSIX_FADV_WILLNEED);
     for (let at = position; at < end; ) {
       const part = Math.min(partSize - (at % partSize), end - at);
       total += actOn(act, at, part);

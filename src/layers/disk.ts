@@ -41,6 +41,16 @@ export class LayeredDisk implements Disk {
     return run.source.read(run.at, part);
   }
 
+  willRead(position: number, length: number): void {
+    const end = Math.min(position + length, this.size);
+    for (let at = position; at < end; ) {
+      const run = this.locate(at);
+      const part = Math.min(run.length, end - at);
+      if (run.kind === "stored") run.source.willRead?.(run.at, part);
+      at += part;
+    }
+  }
+
   extentAt(position: number): Extent {
     const first = this.locate(position);
     const hole = first.kind !== "stored";
