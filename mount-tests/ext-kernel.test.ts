@@ -47,9 +47,11 @@ class Image {
 
   /** Whether the kernel mounts it; if not, its reason is logged. */
   mount(options: string, path = this.path): boolean {
-    const run = spawnSync("mount", ["-t", "ext4", "-o", `loop,${options}`, path, this.mountpoint], {
-      encoding: "utf8",
-    });
+    const words = ["-t", "ext4", "-o", `loop,${options}`, path, this.mountpoint];
+    let run = spawnSync("mount", words, { encoding: "utf8" });
+    // Somebody else took the loop device between its being found and its use.
+    for (let tries = 0; tries < 5 && /already mounted or mount point busy/.test(run.stderr); tries++)
+      run = spawnSync("mount", words, { encoding: "utf8" });
     if (run.status === 0) this.mounted++;
     else this.t.log(`skipped: the kernel doesn't mount this: ${run.stderr.trim()}`);
     return run.status === 0;
