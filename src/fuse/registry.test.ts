@@ -75,17 +75,20 @@ linux("a process whose name looks like fields of /proc/PID/stat is read all the 
 linux("a mount's server is found by its device, the living one before a dead one of the same number", (t) => {
   const place = runtimeFolder();
   const device = "999:4242";
-  const paths = [
-    register(place, "test-dead", { ...mine(device), startTime: 2 ** 50 }),
-    register(place, "test-alive", mine(device)),
-  ];
+  // Dead ones under several names: the living one is found whatever the order of the folder.
+  const dead = ["test-0-dead", "test-dead", "test-z-dead"].map((name) =>
+    register(place, name, { ...mine(device), startTime: 2 ** 50 }),
+  );
+  const living = register(place, "test-alive", mine(device));
   t.teardown(() => {
-    for (const path of paths) rmSync(path, { force: true });
+    for (const path of [...dead, living]) rmSync(path, { force: true });
   });
   t.true(findRegistration(mount(device))?.alive);
   t.is(findRegistration(mount(device))?.registration.pid, process.pid);
-  rmSync(paths[1]!);
+  rmSync(living);
   t.false(findRegistration(mount(device))?.alive);
+  // One that was mounted elsewhere is no server of this.
+  t.is(findRegistration({ ...mount(device), mountpoint: "/other" }), undefined);
   t.is(findRegistration(mount("999:4243")), undefined);
   clean(place);
   t.false(readdirSync(place).includes("test-dead.json"));

@@ -113,12 +113,17 @@ export interface Found {
   readonly alive: boolean;
 }
 
-/** Who serves `mount`, as this user or, for root, the mount's owner registered it. */
+/**
+ * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended may have left its
+ * number to this one, and a dead server its registration: so the living are asked first, and a dead one counts only where
+ * it was mounted.
+ */
 export function findRegistration(mount: Mount): Found | undefined {
   const owner = Number(mount.superOptions.find((option) => option.startsWith("user_id="))?.slice(8) ?? userId());
-  for (const folder of foldersOf(owner))
-    for (const found of registrations(folder, owner)) if (found.registration.device === mount.device) return found;
-  return undefined;
+  const all = foldersOf(owner)
+    .flatMap((folder) => registrations(folder, owner))
+    .filter(({ registration }) => registration.device === mount.device);
+  return all.find(({ alive }) => alive) ?? all.find(({ registration }) => registration.mountpoint === mount.mountpoint);
 }
 
 function foldersOf(owner: number): string[] {
