@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
-import { comesTrue, drivers, people, runs, serialFor, Workspace } from "./helpers.js";
+import { comesTrue, drivers, people, runs, serialFor, spindleProgram, Workspace } from "./helpers.js";
 
 for (const driver of drivers)
   for (const person of people) {
@@ -40,6 +40,26 @@ for (const driver of drivers)
       const { code, stderr } = await place.spindle(["unmount", place.mountpoint]);
       t.is(code, 7);
       t.true(stderr.includes(`process ${visitor.pid} (sleep: working folder ${place.mountpoint})`), stderr);
+    });
+
+    serial(`an unmount that stands in the mount itself is told that nobody else does ${by}`, async (t) => {
+      const place = workspace(t);
+      await place.mount();
+      const child = place.start("sh", [
+        "-c",
+        'cd "$3" && exec "$1" "$2" unmount "$3"',
+        "sh",
+        process.execPath,
+        spindleProgram(),
+        place.mountpoint,
+      ]);
+      let stderr = "";
+      child.stderr!.on("data", (data: Buffer) => {
+        stderr += data.toString();
+      });
+      t.is(await new Promise((done) => child.on("close", done)), 7);
+      t.true(stderr.includes(`process ${child.pid} (this command itself: working folder ${place.mountpoint})`), stderr);
+      t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
     });
 
     serial(`a lazy unmount of a busy mount tells that the server still serves ${by}`, async (t) => {

@@ -113,6 +113,8 @@ linux("files of the registry that are links, too large or no registration are pa
 linux("old logs of mounts that have ended go, empty ones sooner; those of living mounts and new ones stay", (t) => {
   const place = folder(t);
   register(place, "alive", { ...mine("999:1"), log: join(place, "live.log") });
+  for (const name of ["killed", "talkative"])
+    register(place, name, { ...mine("999:2"), startTime: 2 ** 50, log: join(place, `${name}.log`) });
   const hour = 3600;
   for (const [name, words, age] of [
     ["live.log", "", 30 * 24 * hour],
@@ -120,13 +122,15 @@ linux("old logs of mounts that have ended go, empty ones sooner; those of living
     ["empty.log", "", 2 * hour],
     ["yesterday.log", "words", 24 * hour],
     ["starting.log", "", 1],
+    ["killed.log", "", 1],
+    ["talkative.log", "words", 1],
   ] as const) {
     writeFileSync(join(place, name), words);
     const time = Date.now() / 1000 - age;
     utimesSync(join(place, name), time, time);
   }
   clean(place);
-  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "yesterday.log"]);
+  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "talkative.log", "yesterday.log"]);
 });
 
 linux("a runtime folder that others may write to is not trusted", (t) => {
