@@ -33,6 +33,8 @@ export function parseMountOptions(lists: readonly string[], fsname: string): Mou
       throw usage(
         "-o rw: Spindle serves images read-only. Leave the option out; restore the image to change its files.",
       );
+    if (option === "suid" || option === "dev")
+      throw usage(`-o ${option}: an image's files are not trusted that far; Spindle mounts with no${option} always.`);
     if (name === "allow_root")
       throw usage("-o allow_root: the kernel knows no such option. Use allow_other, which includes root.");
     if (own.has(name)) throw usage(`-o ${option}: Spindle sets ${name} itself. Leave the option out.`);

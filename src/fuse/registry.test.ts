@@ -75,17 +75,20 @@ linux("a process whose name looks like fields of /proc/PID/stat is read all the 
 linux("a mount's server is found by its device, the living one before a dead one of the same number", (t) => {
   const place = runtimeFolder();
   const device = "999:4242";
-  const paths = [
-    register(place, "test-dead", { ...mine(device), startTime: 2 ** 50 }),
-    register(place, "test-alive", mine(device)),
-  ];
+  // Dead ones under several names: the living one is found whatever the order of the folder.
+  const dead = ["test-0-dead", "test-dead", "test-z-dead"].map((name) =>
+    register(place, name, { ...mine(device), startTime: 2 ** 50 }),
+  );
+  const living = register(place, "test-alive", mine(device));
   t.teardown(() => {
-    for (const path of paths) rmSync(path, { force: true });
+    for (const path of [...dead, living]) rmSync(path, { force: true });
   });
   t.true(findRegistration(mount(device))?.alive);
   t.is(findRegistration(mount(device))?.registration.pid, process.pid);
-  rmSync(paths[1]!);
+  rmSync(living);
   t.false(findRegistration(mount(device))?.alive);
+  // One that was mounted elsewhere is no server of this.
+  t.is(findRegistration({ ...mount(device), mountpoint: "/other" }), undefined);
   t.is(findRegistration(mount("999:4243")), undefined);
   clean(place);
   t.false(readdirSync(place).includes("test-dead.json"));
@@ -110,6 +113,8 @@ linux("files of the registry that are links, too large or no registration are pa
 linux("old logs of mounts that have ended go, empty ones sooner; those of living mounts and new ones stay", (t) => {
   const place = folder(t);
   register(place, "alive", { ...mine("999:1"), log: join(place, "live.log") });
+  for (const name of ["killed", "talkative"])
+    register(place, name, { ...mine("999:2"), startTime: 2 ** 50, log: join(place, `${name}.log`) });
   const hour = 3600;
   for (const [name, words, age] of [
     ["live.log", "", 30 * 24 * hour],
@@ -117,13 +122,15 @@ linux("old logs of mounts that have ended go, empty ones sooner; those of living
     ["empty.log", "", 2 * hour],
     ["yesterday.log", "words", 24 * hour],
     ["starting.log", "", 1],
+    ["killed.log", "", 1],
+    ["talkative.log", "words", 1],
   ] as const) {
     writeFileSync(join(place, name), words);
     const time = Date.now() / 1000 - age;
     utimesSync(join(place, name), time, time);
   }
   clean(place);
-  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "yesterday.log"]);
+  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "talkative.log", "yesterday.log"]);
 });
 
 linux("a runtime folder that others may write to is not trusted", (t) => {

@@ -113,12 +113,17 @@ export interface Found {
   readonly alive: boolean;
 }
 
-/** Who serves `mount`, as this user or, for root, the mount's owner registered it. */
+/**
+ * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended may have left its
+ * number to this one, and a dead server its registration: so the living are asked first, and a dead one counts only where
+ * it was mounted.
+ */
 export function findRegistration(mount: Mount): Found | undefined {
   const owner = Number(mount.superOptions.find((option) => option.startsWith("user_id="))?.slice(8) ?? userId());
-  for (const folder of foldersOf(owner))
-    for (const found of registrations(folder, owner)) if (found.registration.device === mount.device) return found;
-  return undefined;
+  const all = foldersOf(owner)
+    .flatMap((folder) => registrations(folder, owner))
+    .filter(({ registration }) => registration.device === mount.device);
+  return all.find(({ alive }) => alive) ?? all.find(({ registration }) => registration.mountpoint === mount.mountpoint);
 }
 
 function foldersOf(owner: number): string[] {
@@ -209,21 +214,22 @@ function processStat(pid: number): { state: string; startTime: number } | undefi
 export const startTimeOf = (pid: number): number => processStat(pid)?.startTime ?? 0;
 
 /**
- * Removes what dead servers left in this user's folder: their registrations at once, a log in which something stands after
- * a week. An empty log may be of a server that is just starting.
+ * Removes what dead servers left in this user's folder: their registrations and empty logs at once, a log in which
+ * something stands after a week. An empty log that no registration names may be of a server that is just starting.
  */
 export function clean(folder: string): void {
   const live = new Set<string | undefined>();
+  const dead = new Set<string | undefined>();
   for (const { path, alive, registration } of registrations(folder, userId())) {
-    if (alive) live.add(registration.log);
-    else remove(path);
+    (alive ? live : dead).add(registration.log);
+    if (!alive) remove(path);
   }
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
     if (!/\.(log|partial)$/.test(name) || live.has(path)) continue;
     try {
       const { size, mtimeMs } = lstatSync(path);
-      const hours = size === 0 ? hoursOfEmptyLog : hoursOfLog;
+      const hours = size > 0 ? hoursOfLog : dead.has(path) ? 0 : hoursOfEmptyLog;
       if (Date.now() - mtimeMs > hours * 3_600_000) unlinkSync(path);
     } catch {
       // gone in between
