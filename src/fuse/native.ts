@@ -49,7 +49,8 @@ export const native: Driver = {
   async mount(plan: MountPlan): Promise<Server> {
     const Fuse = load();
     const build = ((await import(plan.tree.module)) as Record<string, TreeBuilder>)[plan.tree.exported]!;
-    const tree = new NativeTree(build(plan.tree.data, new LocalChunkCache(plan.cacheBytes)), plan.log);
+    const cache = new LocalChunkCache(plan.cacheBytes);
+    const tree = new NativeTree(build(plan.tree.data, cache), plan.log);
     const before = listMounts();
     const descriptors = fuseDescriptors();
     const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations, { timeout: false });
@@ -63,7 +64,8 @@ export const native: Driver = {
     const mount = mountAt(plan.mountpoint);
     if (mount) raiseReadahead(mount);
     const descriptor = fuseDescriptors().find((fd) => !descriptors.includes(fd));
-    return serving(plan, session, tree, mount, descriptor);
+    const counters = () => ({ ...tree.counters(), ...cache.counters });
+    return serving(plan, session, counters, mount, descriptor);
   },
 };
 
@@ -302,7 +304,7 @@ async function takeAway(mountpoint: string, before: readonly Mount[]): Promise<v
 function serving(
   plan: MountPlan,
   session: FuseSession,
-  tree: NativeTree,
+  counters: Server["counters"],
   mount: Mount | undefined,
   descriptor: number | undefined,
 ): Server {
@@ -332,6 +334,6 @@ function serving(
           unmounting = false;
         });
     },
-    counters: () => tree.counters(),
+    counters,
   };
 }
