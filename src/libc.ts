@@ -59,6 +59,9 @@ export const fadvise = lazy<(fd: number, offset: number, length: number, advice:
 );
 export const POSIX_FADV_DONTNEED = 4;
 
+/** setsid(2). Returns -1 on failure. */
+export const setsid = lazy<() => number>("int setsid(void)");
+
 /** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
 export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");
 export const LOCK_EX = 2;
