@@ -77,6 +77,11 @@ const arrows: readonly Arrow[] = [
     reason: "a command tells people what was opened, by its interface",
   },
   { from: "cli", to: ["commands"], reason: "the command line picks a command" },
+  {
+    from: "mount-helper",
+    to: ["cli", "commands"],
+    reason: "what mount(8) says is put in the words of a command, for the command line",
+  },
 ];
 
 /** Files that only some may import, whatever the arrows say. */
@@ -84,7 +89,7 @@ const reserved: readonly { readonly file: string; readonly to: readonly string[]
   { file: "images/spin/writer", to: ["imaging"], reason: "what reads images can't write one" },
   {
     file: "commands/index",
-    to: ["cli", "commands/completion"],
+    to: ["cli", "mount-helper", "commands/completion"],
     reason: "a command does not know the others, but for the one that tells shells of them",
   },
 ];
@@ -115,7 +120,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "version", "mount-helper"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

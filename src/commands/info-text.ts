@@ -152,7 +152,7 @@ function volumeText({ volumes, sectorSize }: VolumeTable): string {
 const sizeInFull = (bytes: number) =>
   bytes < 1024 ? `${bytes} bytes` : `${humanSize(bytes)} (${bytes.toLocaleString("en-US")} bytes)`;
 
-function aligned(rows: readonly (readonly [string, string])[]): string {
+export function aligned(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
 }
@@ -161,7 +161,7 @@ function aligned(rows: readonly (readonly [string, string])[]): string {
  * Text from an image, safe to print: control characters could move the cursor or recolour the terminal, and marks of
  * writing direction could reorder what is read.
  */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(
     /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,

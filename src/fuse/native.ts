@@ -43,7 +43,8 @@ export const native: Driver = {
   async mount(plan: MountPlan): Promise<Server> {
     const Fuse = load();
     const build = ((await import(plan.tree.module)) as Record<string, TreeBuilder>)[plan.tree.exported]!;
-    const tree = new NativeTree(build(plan.tree.data, new LocalChunkCache(plan.cacheBytes)), plan.log);
+    const cache = new LocalChunkCache(plan.cacheBytes);
+    const tree = new NativeTree(build(plan.tree.data, cache), plan.log);
     const before = mountAt(plan.mountpoint);
     const descriptors = fuseDescriptors();
     const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations, { timeout: false });
@@ -57,7 +58,8 @@ export const native: Driver = {
     const mount = mountAt(plan.mountpoint);
     if (mount) raiseReadahead(mount);
     const descriptor = fuseDescriptors().find((fd) => !descriptors.includes(fd));
-    return serving(plan, session, tree, mount, descriptor);
+    const counters = () => ({ ...tree.counters(), ...cache.counters });
+    return serving(plan, session, counters, mount, descriptor);
   },
 };
 
@@ -254,7 +256,7 @@ async function takeAway(mountpoint: string, before: Mount | undefined): Promise<
 function serving(
   plan: MountPlan,
   session: FuseSession,
-  tree: NativeTree,
+  counters: Server["counters"],
   mount: Mount | undefined,
   descriptor: number | undefined,
 ): Server {
@@ -284,6 +286,6 @@ function serving(
           unmounting = false;
         });
     },
-    counters: () => tree.counters(),
+    counters,
   };
 }

@@ -7,6 +7,9 @@ const forOthers = new Set([
   ...["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"],
 ]);
 
+/** Whether an option of this name says nothing about the mount itself. */
+export const isForOthers = (name: string): boolean => forOthers.has(name) || /^(x-|X-|comment$)/.test(name);
+
 /** True of every mount here without being asked for. */
 const always = new Set(["ro", "auto_unmount", "nonempty"]);
 
@@ -25,7 +28,7 @@ export function parseMountOptions(lists: readonly string[], fsname: string): Mou
     const equals = option.indexOf("=");
     const name = equals < 0 ? option : option.slice(0, equals);
     const value = equals < 0 ? undefined : option.slice(equals + 1);
-    if (option === "" || forOthers.has(name) || /^(x-|X-|comment$)/.test(name)) continue;
+    if (option === "" || isForOthers(name)) continue;
     if (/[\u0000-\u001f\u007f]/.test(option))
       throw usage("-o: an option holds a control character, which no mount option can have.");
     if (always.has(option)) continue;

@@ -1,6 +1,7 @@
 /** Mount options as mount(2) and as fusermount3 want them. No I/O. */
 import { usage } from "../../errors.js";
 import type { MountOptions } from "../driver.js";
+import { isForOthers } from "../options.js";
 
 /** Flags of mount(2), linux/mount.h. */
 const flags: Record<string, number> = {
@@ -59,6 +60,14 @@ export function helperOptions(options: MountOptions): string {
 export function escapeOption(value: string): string {
   return value.replace(/[\\,]/g, "\\$&");
 }
+
+/** Whether an option, of this name, is one that a mount takes or passes over: what mount(8)'s -s leaves in the list. */
+export const knowsOption = (name: string, option: string): boolean =>
+  isForOthers(name) ||
+  ["ro", "allow_other", "fsname", "suid", "dev"].includes(name) ||
+  Object.hasOwn(flags, option) ||
+  usual.has(option) ||
+  data.test(option);
 
 function checked({ others }: MountOptions): string[] {
   return others.filter((option) => {
