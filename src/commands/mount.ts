@@ -50,7 +50,9 @@ export const mount: Command<Arguments> = {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    workers: {
+      describe: `Threads that answer requests, of some 15 MB each [${settings.workersPerProcessor} a processor]`,
+    },
     cache: { describe: `Memory for unpacked chunks, for example 256M [${settings.cacheBytes / 1024 / 1024}M]` },
     foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
     log: { describe: "Where the background process writes what went wrong" },
