@@ -53,7 +53,10 @@ export const mount: Command<Arguments> = {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { value: "N", describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    workers: {
+      value: "N",
+      describe: `Threads that answer requests, of some 15 MB each [${settings.workersPerProcessor} a processor]`,
+    },
     cache: {
       value: "SIZE",
       describe: `Memory for unpacked chunks, for example 256M [a ${1 / share}th of the machine's, from ${humanSize(least)} to ${humanSize(most)}]`,
