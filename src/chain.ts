@@ -6,16 +6,19 @@
  */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
-import type { ByteSource } from "./bytes/byte-source.js";
+import type { ByteSource, WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
+import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Format, Surroundings } from "./format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
-import type { Layer } from "./layers/layer.js";
+import type { Integrity, Layer } from "./layers/layer.js";
+import { OpenPacked, type PackedData, type PassState, packingOf, type Trust } from "./packed/index.js";
+import { pieceSize } from "./packed/packing.js";
+import { silently, type Waiting } from "./packed/waiting.js";
 import { settings } from "./settings.js";
 
 /** What to open and how to show it. Plain data. */
@@ -42,6 +45,8 @@ export interface OpenedLayers {
   readonly disk: Disk;
   /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
   readonly chunkSize: number;
+  /** How far compressed files are gone through, of the opening thread's layers. */
+  passes(): PassState[];
   /** What another thread needs to build the same from the open descriptors: structured-cloneable. */
   readonly data: LayersData;
   close(): void;
@@ -49,19 +54,43 @@ export interface OpenedLayers {
 
 export interface LayersData {
   readonly spec: ImageSpec;
-  readonly files: readonly { readonly path: string; readonly fd: number }[];
+  readonly files: readonly OpenFile[];
+}
+
+interface OpenFile {
+  readonly path: string;
+  readonly fd: number;
+  /** Of a compressed file: how to get at its content, and the image format that the content has. */
+  readonly packed?: PackedData & { readonly format: string };
+}
+
+/** How to open an image. */
+export interface OpeningOptions {
+  /** How sure the size of a compressed disk has to be; by default as sure as for a copy. */
+  readonly trust?: Trust;
+  /** Who is told when a compressed file has to be gone through first. */
+  readonly waiting?: Waiting;
 }
 
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  private readonly packed = new Map<string, { readonly file: OpenPacked; format: string }>();
+  private readonly sealed: boolean;
 
-  /** Files to find by path; `sealed` when no other may be opened. */
+  /** @param known files to find by path: no other may be opened then */
   constructor(
-    known: LayersData["files"] = [],
-    private readonly sealed = false,
+    private readonly options: OpeningOptions & { readonly whileWaiting?: WhileWaiting },
+    known?: LayersData["files"],
   ) {
-    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
+    this.sealed = known !== undefined;
+    for (const { path, fd, packed } of known ?? []) {
+      const source = FileSource.over(fd, path);
+      this.sources.set(path, source);
+      if (!packed) continue;
+      const file = OpenPacked.reopen(source, packed, options.whileWaiting);
+      this.packed.set(path, { file, format: packed.format });
+    }
   }
 
   has(path: string): boolean {
@@ -89,9 +118,30 @@ class OpenFiles {
     return source;
   }
 
+  /** The content of a compressed file with the image format that it has; undefined for any other file. */
+  unpack(path: string): { readonly file: OpenPacked; readonly format: Format<Layer> } | undefined {
+    let found = this.packed.get(path);
+    if (!found && !this.sealed) {
+      const source = this.open(path);
+      const packing = packingOf(source);
+      if (!packing) return undefined;
+      const { trust = "proven", waiting = silently } = this.options;
+      found = { file: OpenPacked.open(source, packing, { trust, waiting }), format: "" };
+      this.packed.set(path, found);
+      found.format = formatWithin(found.file).name;
+    }
+    return found && { file: found.file, format: formatNamed(found.format)! };
+  }
+
+  get passes(): PassState[] {
+    return [...this.packed.values()].map(({ file }) => file.pass);
+  }
+
   /** Closes what was opened since there were `count` files. */
   closeFrom(count: number): void {
     for (const [path, source] of [...this.sources].slice(count)) {
+      this.packed.get(path)?.file.close();
+      this.packed.delete(path);
       source.close();
       this.sources.delete(path);
     }
@@ -102,7 +152,10 @@ class OpenFiles {
   }
 
   get table(): LayersData["files"] {
-    return [...this.sources].map(([path, { fd }]) => ({ path, fd }));
+    return [...this.sources].map(([path, { fd }]) => {
+      const packed = this.packed.get(path);
+      return { path, fd, ...(packed && { packed: { ...packed.file.data, format: packed.format } }) };
+    });
   }
 }
 
@@ -113,8 +166,9 @@ class OpenFiles {
 export function openLayers(
   spec: ImageSpec,
   cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
+  options: OpeningOptions = {},
 ): OpenedLayers {
-  const files = new OpenFiles();
+  const files = new OpenFiles(options);
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
@@ -122,7 +176,7 @@ export function openLayers(
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
     const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
     const layers = openChain(absolute, files, cache);
-    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+    return assembled(layers, { spec: absolute, files: files.table }, files);
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -130,13 +184,15 @@ export function openLayers(
 }
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
-export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
+export function reopenLayers(data: LayersData, cache: ChunkCache, whileWaiting?: WhileWaiting): OpenedLayers {
+  return assembled(openChain(data.spec, new OpenFiles({ whileWaiting }, data.files), cache), data, undefined);
 }
 
-function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
+/** @param files that are closed with the layers */
+function assembled(layers: Layer[], data: LayersData, files: OpenFiles | undefined): OpenedLayers {
   const chunkSize = Math.max(0, ...layers.map((layer) => layer.chunkSize ?? 0));
-  return { layers, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
+  const disk = new LayeredDisk(layers[0]!.name, layers);
+  return { layers, disk, chunkSize, data, passes: () => files?.passes ?? [], close: () => files?.closeFrom(0) };
 }
 
 function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
@@ -177,12 +233,17 @@ function openLayer(
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
+  unpacks = true,
 ): Layer {
-  const source = files.open(path);
-  const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
+  const file = files.open(path);
+  // What is named is that, unless the file is packed and its content is to be that: any bytes can be a raw disk.
+  const isNamed = format !== undefined && (format.recognises(file) || packingOf(file) === undefined);
+  const found = isNamed ? format : images.find((one) => one !== raw && one.recognises(file));
+  const unpacked = found || !unpacks ? undefined : files.unpack(path);
+  const used = found ?? unpacked?.format ?? format ?? raw;
   if (options?.snapshot !== undefined && !used.hasSnapshots)
     throw usage(`${path}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
-  return used.open(source, {
+  const layer = used.open(unpacked?.file.content(cache) ?? file, {
     path,
     cache,
     options,
@@ -192,6 +253,56 @@ function openLayer(
       return files.open(companion);
     },
   });
+  return unpacked ? packedLayer(layer, unpacked.file) : layer;
+}
+
+/** The image format that the content of a compressed file has. */
+function formatWithin(file: OpenPacked): Format<Layer> {
+  const head = file.head();
+  const found = images.find((one) => one.recognises(head)) ?? raw;
+  // A raw disk can be shown before its size is proven; a container's tables may be anywhere in it.
+  if (found === raw && packingOf(head) === undefined) return raw;
+  file.prove();
+  const whole = file.head();
+  const packing = packingOf(whole);
+  if (packing)
+    throw unsupported(
+      `${whole.name}: holds a file that is compressed once more, with ${packing.name}. Unpack the outer one first.`,
+    );
+  return images.find((one) => one.recognises(whole)) ?? raw;
+}
+
+/** The layer that an image in a compressed file gives, with what the compression adds to it. */
+function packedLayer(layer: Layer, file: OpenPacked): Layer {
+  let integrity: { readonly of: Integrity | undefined } | undefined;
+  // Derived from the layer itself: formats know their own layers by their class.
+  return Object.create(layer, {
+    chunkSize: { value: Math.max(layer.chunkSize ?? 0, pieceSize) },
+    facts: { get: () => ({ ...layer.facts, ...file.facts }) },
+    integrity: {
+      get: () => {
+        integrity ??= { of: joined(layer.integrity, file.integrity(), layer) };
+        return integrity.of;
+      },
+    },
+  }) as Layer;
+}
+
+/** The checks of an image and of the compressed file that it is in. */
+function joined(inner: Integrity | undefined, outer: Integrity | undefined, layer: Layer): Integrity | undefined {
+  if (!outer) return inner;
+  const first = inner?.pieces ?? 0;
+  return {
+    pieces: first + outer.pieces,
+    check(piece) {
+      if (piece < first) return inner!.check(piece);
+      const report = outer.check(piece - first);
+      if (layer.format === raw.name) return report;
+      // A place in the container isn't one on the disk.
+      const whole = { position: 0, length: layer.size };
+      return { ...report, bytes: 0, damages: report.damages.map((damage) => ({ ...damage, ...whole })) };
+    },
+  };
 }
 
 /** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
@@ -253,7 +364,8 @@ function findMoved(child: Layer, files: OpenFiles, options: Surroundings["option
     if (path === child.name) continue;
     const before = files.count;
     try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
+      // To go through every compressed file of a folder would take too long.
+      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options, false));
       return path;
     } catch {
       // not this one

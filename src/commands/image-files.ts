@@ -68,7 +68,7 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume });
+  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume }, undefined, terminal);
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

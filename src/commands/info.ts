@@ -26,7 +26,11 @@ export const info: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openFound({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = openFound(
+      { path: given.image, parent: given.parent, snapshot: given.snapshot },
+      undefined,
+      terminal,
+    );
     try {
       const result: InfoResult = {
         path: given.image,

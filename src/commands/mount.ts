@@ -87,7 +87,8 @@ export const mount: Command<Arguments> = {
         const where = log === undefined ? "" : `, log ${log}`;
         return `${image} is mounted at ${mountpoint} (process ${pid}, driver ${driver}${where})`;
       });
-    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
-    else tell(await startInBackground(request, given.log === undefined ? undefined : resolve(given.log)));
+    const log = given.log === undefined ? undefined : resolve(given.log);
+    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell, undefined, terminal);
+    else tell(await startInBackground(request, log, terminal));
   },
 };

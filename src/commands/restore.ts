@@ -38,7 +38,9 @@ export const restore: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot }, undefined, {
+      waiting: terminal,
+    });
     try {
       await copyDisk(opened, given.image, given, terminal, "restored");
     } finally {

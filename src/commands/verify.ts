@@ -29,7 +29,7 @@ export const verify: Command<Arguments> = {
 
   async run(given, terminal) {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
-    const opened = openLayers({ path: given.image, parent: given.parent });
+    const opened = openLayers({ path: given.image, parent: given.parent }, undefined, { waiting: terminal });
     try {
       if (!opened.layers.some((layer) => layer.integrity))
         throw unsupported(

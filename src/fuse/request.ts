@@ -4,9 +4,11 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
 import { openFiles, openImage } from "../open.js";
+import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
+import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
 import { type Mounted, serve } from "./service.js";
 
@@ -84,16 +86,21 @@ export function checkImagePath(path: string, mountpoint: string): void {
  * Opens the image and serves it until the mount is gone.
  * @param log takes the lines of the log
  * @param ready is called when the mount answers
+ * @param waiting is told when the image has to be gone through first
  */
 export async function serveRequest(
   request: MountRequest,
   log: (line: string) => void,
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
+  waiting?: Waiting,
 ): Promise<void> {
   const { image: path, parent, snapshot, view, volume } = request;
   const opened =
-    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+    view === "files"
+      ? openFiles({ path, parent, snapshot, volume }, undefined, waiting)
+      : openImage({ path, parent, snapshot, view }, undefined, waiting);
+  const endLog = logPasses(() => opened.passes(), log);
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
     await serve({
@@ -114,6 +121,7 @@ export async function serveRequest(
       abort,
     });
   } finally {
+    endLog();
     opened.close();
   }
 }

@@ -11,24 +11,12 @@ test.after.always(() => rmSync(folder, { recursive: true, force: true }));
 const path = (name: string) => join(folder, name);
 writeFileSync(path("disk"), Buffer.alloc(100_000, 7));
 
-for (const [name, command, words] of [
-  ["disk.gz", "gzip -k disk", "gzip"],
-  ["disk.xz", "xz -k disk", "xz"],
-  ["disk.zst", "zstd -q disk", "zstd"],
-  [
-    "disk.bz2",
-    'python3 -c \'import bz2; open("disk.bz2","wb").write(bz2.compress(open("disk","rb").read()))\'',
-    "bzip2",
-  ],
-  ["disk.tar", "tar cf disk.tar disk", "tar archive"],
-  ["disk.zip", "python3 -m zipfile -c disk.zip disk", "zip archive"],
-] as const)
-  test(`a packed disk isn't served as if its packed bytes were the disk: ${name}`, (t) => {
-    execFileSync("sh", ["-c", command], { cwd: folder });
-    const error = t.throws(() => openLayers({ path: path(name) }), { instanceOf: ImageError });
-    t.is(error?.code, "unsupported");
-    t.true(error?.message.includes(path(name)) && error.message.includes(words), error?.message);
-  });
+test("an archive isn't served as if its bytes were the disk", (t) => {
+  execFileSync("sh", ["-c", "tar cf disk.tar disk"], { cwd: folder });
+  const error = t.throws(() => openLayers({ path: path("disk.tar") }), { instanceOf: ImageError });
+  t.is(error?.code, "unsupported");
+  t.true(error?.message.includes(path("disk.tar")) && error.message.includes("tar archive"), error?.message);
+});
 
 test("a container that can't be read is named: E01", (t) => {
   writeFileSync(

@@ -34,7 +34,6 @@ const row = (at: number, signature: string, what: string, remedy: string): Signa
   remedy,
 });
 
-const unpack = (tool: string) => `Unpack it first, for example with ${tool}.`;
 const convert = "Convert it first with qemu-img convert -O raw.";
 
 const signatures: readonly Signature[] = [
@@ -48,11 +47,6 @@ const signatures: readonly Signature[] = [
   row(0, "sprs\x00\x00\x00\x03", "an Apple sparse image", "Convert it first with hdiutil."),
   row(-512, "koly\x00\x00\x00\x04", "an Apple disk image (UDIF, .dmg)", convert),
   row(257, "ustar", "a tar archive (an OVA is one)", "Take the disk out of it with tar -x."),
-  row(0, "PK\x03\x04", "a zip archive", unpack("unzip")),
-  row(0, "\x1f\x8b\x08", "compressed with gzip", unpack("gzip -d")),
-  row(0, "\xfd7zXZ\x00", "compressed with xz", unpack("xz -d")),
-  row(0, "\x28\xb5\x2f\xfd", "compressed with zstd", unpack("zstd -d")),
-  row(4, "1AY&SY", "compressed with bzip2", unpack("bzip2 -d")),
 ];
 
 function signatureOf(source: ByteSource): Signature | undefined {

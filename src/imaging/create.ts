@@ -16,6 +16,7 @@ import { fanOut, longestFrame } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { type BaseIdentity, type Batch, SpinWriter, type Written } from "../images/spin/writer.js";
 import type { Disk } from "../layers/disk.js";
+import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
 import { OutputFile, sameFile, statOf } from "./output-file.js";
@@ -41,6 +42,8 @@ export interface CreateOptions {
   readonly force: boolean;
   /** Written into the image as the tool that made it. */
   readonly tool: string;
+  /** Told when a compressed source has to be gone through first. */
+  readonly waiting?: Waiting;
   /** Told bytes of disk done, and bytes of image written. `total` is undefined for a stream. */
   progress?(done: number, total: number | undefined, written: number): void;
 }
@@ -71,7 +74,9 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const chunkSize = chunkSizeOf(options, base?.layers);
     source = options.stream
       ? undefined
-      : openLayers({ path: options.source, format: options.sourceFormat }, new LocalChunkCache(0));
+      : openLayers({ path: options.source, format: options.sourceFormat }, new LocalChunkCache(0), {
+          waiting: options.waiting,
+        });
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
