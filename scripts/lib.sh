@@ -44,6 +44,8 @@ has_package() {
     libarchive-tools) command -v bsdtar ;;
     sleuthkit) command -v fls ;;
     7zip) command -v 7zz ;;
+    tabix) command -v bgzip ;;
+    zstd) command -v zstd && command -v pzstd ;;
     wimtools) command -v wimlib-imagex ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;

@@ -32,11 +32,20 @@ export function cacheFolder(): string | undefined {
   try {
     const base = XDG_CACHE_HOME && isAbsolute(XDG_CACHE_HOME) ? XDG_CACHE_HOME : join(userInfo().homedir, ".cache");
     const folder = join(base, "spindle", "packed");
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    // One by one: mkdirSync's `recursive` never ends in folders like /proc, where nothing can be made.
+    for (const each of [base, join(base, "spindle"), folder]) makeFolder(each);
     const stat = lstatSync(folder);
     return stat.isDirectory() && stat.uid === process.geteuid!() && (stat.mode & 0o022) === 0 ? folder : undefined;
   } catch {
     return undefined; // no home, a read-only or a full one: there is another way
+  }
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   }
 }
 

@@ -2,7 +2,7 @@
 import { windowSize } from "../bytes/inflate.js";
 import { packZstd, unpackZstd } from "../bytes/zstd.js";
 import { corrupt, ImageError, system } from "../errors.js";
-import { makeRoom } from "./cache-folder.js";
+import { cacheLimit, makeRoom } from "./cache-folder.js";
 import { type PackedFile, type Piece, PieceKind, type PieceWriter } from "./packing.js";
 import { type PieceFiles, PieceTable, type Survey, TableWriter } from "./piece-table.js";
 import type { Progress } from "./progress.js";
@@ -12,7 +12,7 @@ const level = 1;
 /** Zeros that are held back to be told with those that follow, in bytes: readers may wait for them. */
 const mostZeros = 1 << 28;
 /** Bytes of data that are written between two looks at the room there is. */
-const roomStep = 1 << 26;
+const roomStep = 1 << 22;
 
 /**
  * A pass under way. What an earlier one has left in the table stays: a pass that can't go on from there goes through the
@@ -146,13 +146,15 @@ export class RunningPass implements PieceWriter {
   }
 
   private makeRoom(): void {
-    const refused = makeRoom(this.files, roomStep);
+    // With a small limit, what is needed now may fit where a whole step doesn't.
+    const step = Math.max(-this.room, Math.min(roomStep, Math.floor(cacheLimit() / 64)));
+    const refused = makeRoom(this.files, step);
     if (refused)
       throw new ImageError(
         "system",
         `${this.file.name}: to read it at any position, seek points or a copy of its content have to be kept, and ${refused}. Unpack the file instead, or make an image of it: spindle create reads it through a pipe too.`,
       );
-    this.room = roomStep;
+    this.room += step;
   }
 
   private publish(): void {
