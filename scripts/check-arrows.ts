@@ -22,6 +22,12 @@ const arrows: readonly Arrow[] = [
   { from: "", to: ["errors", "settings", "version"], reason: "sentences and numbers are everyone's" },
   { from: "bytes", to: ["libc"], reason: "holes of a file are found with lseek" },
   { from: "format", to: ["bytes"], reason: "a format is recognised by its bytes and uses the chunk cache" },
+  {
+    from: "packed",
+    to: ["bytes", "libc"],
+    reason: "what is packed and its content are bytes; one process writes seek points",
+  },
+  { from: "packed", to: ["layers/layer"], reason: "the checks of a packed file are told as a layer's" },
   { from: "images", to: ["bytes", "format"], reason: "an image is made of bytes" },
   { from: "images", to: ["layers/layer"], reason: "an image becomes a Layer; how layers meet is not its business" },
   { from: "layers", to: ["bytes"], reason: "a disk is bytes" },
@@ -37,6 +43,8 @@ const arrows: readonly Arrow[] = [
     to: ["bytes", "filesystems/filesystem", "libc"],
     reason: "FUSE serves a FileSystem, whatever it is made of, and its threads share a chunk cache",
   },
+  { from: "fuse", to: ["packed/waiting"], reason: "a server tells its starter what the opening waits for" },
+  { from: "fuse/pass-log", to: ["packed/index"], reason: "and its log, how a compressed image is gone through" },
   {
     from: "fuse/request",
     to: ["open"],
@@ -44,7 +52,7 @@ const arrows: readonly Arrow[] = [
   },
   {
     from: "chain",
-    to: ["bytes", "format", "images", "layers"],
+    to: ["bytes", "format", "images", "layers", "packed"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
   { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
@@ -52,12 +60,12 @@ const arrows: readonly Arrow[] = [
   { from: "split-files", to: ["bytes", "images/image-format", "images/raw"], reason: "parts are bytes, unless images" },
   {
     from: "open",
-    to: ["chain", "bytes", "format", "layers", "volumes", "filesystems", "view"],
+    to: ["chain", "bytes", "format", "layers", "packed/waiting", "volumes", "filesystems", "view"],
     reason: "the assembly line is the one place that sees all stages",
   },
   {
     from: "imaging",
-    to: ["chain", "bytes", "layers", "volumes", "libc"],
+    to: ["chain", "bytes", "layers", "packed/waiting", "volumes", "libc"],
     reason: "imaging reads disks that chain.ts assembled, and records their partitions",
   },
   { from: "imaging", to: ["images/spin"], reason: "imaging writes our own container, and checks a base of that kind" },
@@ -120,12 +128,15 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "version", "mount-helper"],
+    from: [
+      ...["bytes", "packed", "fuse", "imaging", "browsing", "commands"],
+      ...["chain", "recorded-files", "version", "mount-helper"],
+    ],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {
     modules: ["node:worker_threads", "node:timers", "node:events"],
-    from: ["bytes", "fuse", "imaging", "commands"],
+    from: ["bytes", "packed", "fuse", "imaging", "commands"],
     reason: "a format works the same in every thread, and does not know of them",
   },
   {
@@ -135,7 +146,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:os", "node:process", "node:url", "node:perf_hooks"],
-    from: ["libc", "bytes", "fuse", "imaging", "commands"],
+    from: ["libc", "bytes", "packed/cache-folder", "fuse", "imaging", "commands"],
     reason: "a format reads the same on every machine",
   },
   {
@@ -145,8 +156,8 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["koffi"],
-    from: ["libc", "bytes/bzip2", "bytes/lzma"],
-    reason: "calls of the C library are in one file, and those of libbz2 and of liblzma in one each",
+    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate"],
+    reason: "calls of the C library are in one file, those of libbz2, of liblzma and of zlib each in another",
   },
   { modules: ["fuse-native"], from: ["fuse"], reason: "the portable driver" },
   { modules: ["zstd-napi"], from: ["bytes", "images", "imaging"], reason: "chunks are packed and unpacked" },

@@ -47,6 +47,8 @@ has_package() {
     afflib-tools) command -v affcat ;;
     7zip) command -v 7zz ;;
     cloop-utils) command -v create_compressed_fs ;;
+    tabix) command -v bgzip ;;
+    zstd) command -v zstd && command -v pzstd ;;
     wimtools) command -v wimlib-imagex ;;
     partclone) command -v partclone.restore ;;
     xz-utils) command -v xz ;;

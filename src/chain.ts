@@ -6,7 +6,7 @@
  */
 import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
-import type { ByteSource } from "./bytes/byte-source.js";
+import type { ByteSource, WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
@@ -17,7 +17,10 @@ import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { unread } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
-import type { Layer } from "./layers/layer.js";
+import type { Integrity, Layer } from "./layers/layer.js";
+import { OpenPacked, type PackedData, type PassState, packingOf, type Trust } from "./packed/index.js";
+import { pieceSize } from "./packed/packing.js";
+import { silently, type Waiting } from "./packed/waiting.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
 import { joinedParts } from "./split-files.js";
@@ -56,6 +59,8 @@ export interface OpenedLayers {
   readonly disk: Disk;
   /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
   readonly chunkSize: number;
+  /** How far compressed files are gone through, of the opening thread's layers. */
+  passes(): PassState[];
   /** What another thread needs to build the same from the open descriptors: structured-cloneable. */
   readonly data: LayersData;
   close(): void;
@@ -63,34 +68,60 @@ export interface OpenedLayers {
 
 export interface LayersData {
   readonly spec: ImageSpec;
-  readonly files: readonly { readonly path: string; readonly fd: number }[];
+  readonly files: readonly OpenFile[];
   /** What folders held whose names a format asked for: what it makes of them must not change. */
   readonly folders: ReadonlyMap<string, readonly string[]>;
   /** What was computed when the image was opened, by name: see Surroundings.remember. */
   readonly remembered: ReadonlyMap<string, Uint8Array>;
 }
 
+interface OpenFile {
+  readonly path: string;
+  readonly fd: number;
+  /** Of a compressed file: how to get at its content, and the image format that the content has. */
+  readonly packed?: PackedData & { readonly format: string };
+}
+
+/** How to open an image. */
+export interface OpeningOptions {
+  /** How sure the size of a compressed disk has to be; by default as sure as for a copy. */
+  readonly trust?: Trust;
+  /** Who is told when a compressed file has to be gone through first. */
+  readonly waiting?: Waiting;
+}
+
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  private readonly packed = new Map<string, { readonly file: OpenPacked; format: string }>();
+  private readonly sealed: boolean;
   readonly folders: Map<string, readonly string[]>;
   readonly remembered: Map<string, Uint8Array>;
 
-  /** Files to find by path; `sealed` when no other may be opened. */
+  /** @param known files to find by path: no other may be opened then */
   constructor(
+    private readonly options: OpeningOptions & {
+      /** Whether an image may name whatever file it likes. */
+      readonly trusting?: boolean;
+      readonly whileWaiting?: WhileWaiting;
+    },
     known?: Omit<LayersData, "spec">,
-    private readonly sealed = false,
-    /** Whether an image may name whatever file it likes. */
-    private readonly trusting = false,
   ) {
-    for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
+    this.sealed = known !== undefined;
+    for (const { path, fd, packed } of known?.files ?? []) {
+      const source = FileSource.over(fd, path);
+      this.sources.set(path, source);
+      if (!packed) continue;
+      const file = OpenPacked.reopen(source, packed, options.whileWaiting);
+      this.packed.set(path, { file, format: packed.format });
+    }
     this.folders = new Map(known?.folders);
     this.remembered = new Map(known?.remembered);
   }
 
   /** Whether a file that an image names is looked at before it is opened: in a worker it is open already. */
   get wary(): boolean {
-    return !this.sealed && !this.trusting;
+    return !this.sealed && this.options.trusting !== true;
   }
 
   has(path: string): boolean {
@@ -125,9 +156,30 @@ class OpenFiles {
     return source;
   }
 
+  /** The content of a compressed file with the image format that it has; undefined for any other file. */
+  unpack(path: string): { readonly file: OpenPacked; readonly format: ImageFormat } | undefined {
+    let found = this.packed.get(path);
+    if (!found && !this.sealed) {
+      const source = this.open(path);
+      const packing = packingOf(source);
+      if (!packing) return undefined;
+      const { trust = "proven", waiting = silently } = this.options;
+      found = { file: OpenPacked.open(source, packing, { trust, waiting }), format: "" };
+      this.packed.set(path, found);
+      found.format = formatWithin(found.file).name;
+    }
+    return found && { file: found.file, format: images.find(({ name }) => name === found.format)! };
+  }
+
+  get passes(): PassState[] {
+    return [...this.packed.values()].map(({ file }) => file.pass);
+  }
+
   /** Closes what was opened since there were `count` files. */
   closeFrom(count: number): void {
     for (const [path, source] of [...this.sources].slice(count)) {
+      this.packed.get(path)?.file.close();
+      this.packed.delete(path);
       source.close();
       this.sources.delete(path);
     }
@@ -138,7 +190,10 @@ class OpenFiles {
   }
 
   get table(): LayersData["files"] {
-    return [...this.sources].map(([path, { fd }]) => ({ path, fd }));
+    return [...this.sources].map(([path, { fd }]) => {
+      const packed = this.packed.get(path);
+      return { path, fd, ...(packed && { packed: { ...packed.file.data, format: packed.format } }) };
+    });
   }
 }
 
@@ -149,8 +204,9 @@ class OpenFiles {
 export function openLayers(
   spec: ImageSpec,
   cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
+  options: OpeningOptions = {},
 ): OpenedLayers {
-  const files = new OpenFiles(undefined, false, spec.trustPaths);
+  const files = new OpenFiles({ ...options, trusting: spec.trustPaths });
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
@@ -159,7 +215,7 @@ export function openLayers(
     const absolute = { ...spec, path, ...bundle(path, files), parent: spec.parent && resolve(spec.parent) };
     const links = openChain(absolute, files, cache);
     const { table, folders, remembered } = files;
-    return assembled(links, { spec: absolute, files: table, folders, remembered }, () => files.closeFrom(0));
+    return assembled(links, { spec: absolute, files: table, folders, remembered }, files);
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -178,15 +234,18 @@ function bundle(folder: string, files: OpenFiles): Pick<ImageSpec, "path" | "for
 }
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
-export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data, true), cache), data, () => {});
+export function reopenLayers(data: LayersData, cache: ChunkCache, whileWaiting?: WhileWaiting): OpenedLayers {
+  return assembled(openChain(data.spec, new OpenFiles({ whileWaiting }, data), cache), data, undefined);
 }
 
-function assembled(links: readonly Link[], data: LayersData, close: () => void): OpenedLayers {
+/** @param files that are closed with the layers */
+function assembled(links: readonly Link[], data: LayersData, files: OpenFiles | undefined): OpenedLayers {
   const layers = links.map(({ layer }) => layer);
   const wrappings = links.map((link) => link.wrappings);
   const chunkSize = Math.max(0, ...[...layers, ...wrappings.flat()].map((part) => part.chunkSize ?? 0));
-  return { layers, wrappings, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
+  const disk = new LayeredDisk(layers[0]!.name, layers);
+  const passes = () => files?.passes ?? [];
+  return { layers, wrappings, disk, chunkSize, data, passes, close: () => files?.closeFrom(0) };
 }
 
 /** A layer and where it was found: its name is a path only where nothing is around it. */
@@ -237,12 +296,18 @@ function openLink(
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
+  unpacks = true,
 ): Link {
   const file = files.open(path);
   const wrappings: Wrapping[] = [];
-  // A format that the user or a child names is that of the file itself.
-  const whole = format ? file : joinedParts(file, files, recognised, wrappings);
-  const outer = format ?? recognised(whole);
+  // What is named is that, unless the file is packed and its content is to be that: any bytes can be a raw disk.
+  const isNamed = format !== undefined && (format.recognises(file) || packingOf(file) === undefined);
+  const whole = isNamed ? file : joinedParts(file, files, recognised, wrappings);
+  const found = isNamed ? format : recognised(whole);
+  const unpacked = !isNamed && found === raw && whole === file && unpacks ? files.unpack(path) : undefined;
+  if (unpacked) wrappings.push(wrappingOf(path, unpacked.file));
+  else if (!isNamed) refusePacked(whole, found);
+  const outer = unpacked?.format ?? found;
   const beside = (name: string): ByteSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
@@ -276,16 +341,60 @@ function openLink(
         if (wrapping) wrappings.push(wrapping);
         const left = used.hasDisks ? { ...chosen, disk: undefined } : chosen;
         const within = wrapping?.companion ? (name: string) => wrapping.companion!(name) : companion;
-        return open(inner, recognised(inner), left, within, depth + 1);
+        const format = recognised(inner);
+        refusePacked(inner, format);
+        return open(inner, format, left, within, depth + 1);
       },
     });
   };
-  const layer = open(whole, outer, options, beside, 0);
+  const layer = open(unpacked?.file.content(cache) ?? whole, outer, options, beside, 0);
   const identity = wrappings.length === 0 ? file.identity : `${file.identity} ${layer.name}`;
   return { layer, path, identity, wrappings };
 }
 
 const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
+
+/** Taken for a raw disk, packed bytes would be served as if they were the disk's. */
+function refusePacked(source: ByteSource, format: ImageFormat): void {
+  const packing = format === raw ? packingOf(source) : undefined;
+  if (packing)
+    throw unsupported(
+      `${source.name}: is compressed with ${packing.name} within another file, or in parts, where Spindle does not read it. Unpack or join it first.`,
+    );
+}
+
+/** The image format that the content of a compressed file has. */
+function formatWithin(file: OpenPacked): ImageFormat {
+  const head = file.head();
+  const found = recognised(head);
+  // A raw disk can be shown before its size is proven; a container's tables may be anywhere in it.
+  if (found === raw && packingOf(head) === undefined) return raw;
+  file.prove();
+  const whole = file.head();
+  const packing = packingOf(whole);
+  if (packing)
+    throw unsupported(
+      `${whole.name}: holds a file that is compressed once more, with ${packing.name}. Unpack the outer one first.`,
+    );
+  return recognised(whole);
+}
+
+/** What a compression adds to the image in it. */
+function wrappingOf(path: string, file: OpenPacked): Wrapping {
+  let integrity: { readonly of: Integrity | undefined } | undefined;
+  return {
+    name: path,
+    format: file.data.packing,
+    chunkSize: pieceSize,
+    get facts() {
+      return file.facts;
+    },
+    get integrity() {
+      integrity ??= { of: file.integrity() };
+      return integrity.of;
+    },
+  };
+}
 
 /** A choice that the file has no use for is a mistake: it must not seem to be heeded. */
 function refuseIdleChoices(name: string, used: ImageFormat, chosen: Surroundings["options"]): void {
@@ -369,7 +478,8 @@ function findMoved(child: Link, files: OpenFiles, options: Surroundings["options
     if (path === child.path) continue;
     const before = files.count;
     try {
-      reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options).layer);
+      // To go through every compressed file of a folder would take too long.
+      reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options, false).layer);
       return path;
     } catch (error) {
       if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business

@@ -2,7 +2,7 @@
  * The assembly line: path → layers → disk → volumes → filesystems → view. Only this file, with chain.ts for its first
  * half, knows that more than one stage exists.
  */
-import { type ByteSource, type Extent, Slice } from "./bytes/byte-source.js";
+import { type ByteSource, type Extent, Slice, type WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
 import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenLayers } from "./chain.js";
@@ -11,6 +11,7 @@ import type { FileSystem } from "./filesystems/filesystem.js";
 import { filesystems, optical } from "./filesystems/index.js";
 import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
+import type { Waiting } from "./packed/waiting.js";
 import { settings } from "./settings.js";
 import { diskView } from "./view/disk-view.js";
 import { filesView } from "./view/files-view.js";
@@ -48,14 +49,18 @@ interface TreeData {
   readonly created: { readonly seconds: number; readonly nanoseconds: number };
 }
 
-/** Opens an image with its parents and its partition table. */
-export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
-  return openTree(spec, cache, (image) => image);
+/** Opens an image with its parents and its partition table. `waiting` is told when a compressed file takes long. */
+export function openImage(spec: ImageSpec, cache?: ChunkCache, waiting?: Waiting): OpenedImage {
+  return openTree(spec, cache, waiting, (image) => image);
 }
 
 /** Opens an image and looks for filesystems; there may be none, or none that can be read. */
-export function openFound(spec: ImageSpec, cache?: ChunkCache): OpenedImage & Pick<OpenedFiles, "found"> {
-  return openTree(spec, cache, (image, measured) => ({
+export function openFound(
+  spec: ImageSpec,
+  cache?: ChunkCache,
+  waiting?: Waiting,
+): OpenedImage & Pick<OpenedFiles, "found"> {
+  return openTree(spec, cache, waiting, (image, measured) => ({
     ...image,
     found: findFileSystems(image, image.table, measured),
   }));
@@ -65,8 +70,8 @@ export function openFound(spec: ImageSpec, cache?: ChunkCache): OpenedImage & Pi
  * Opens an image and the filesystems in it.
  * @throws ImageError when there is none that can be read, or none that `spec.volume` names: the message lists what is there
  */
-export function openFiles(spec: ImageSpec, cache?: ChunkCache): OpenedFiles {
-  return openTree({ ...spec, view: "files" }, cache, (image, measured) => {
+export function openFiles(spec: ImageSpec, cache?: ChunkCache, waiting?: Waiting): OpenedFiles {
+  return openTree({ ...spec, view: "files" }, cache, waiting, (image, measured) => {
     const found = findFileSystems(image, image.table, measured);
     const tree = filesView(chosen(spec, found), image.treeData.created);
     return { ...image, found, tree, chunkSize: measured.largest };
@@ -76,10 +81,11 @@ export function openFiles(spec: ImageSpec, cache?: ChunkCache): OpenedFiles {
 function openTree<Opened extends OpenedImage>(
   spec: ImageSpec,
   cache: ChunkCache | undefined,
+  waiting: Waiting | undefined,
   complete: (image: OpenedImage, measured: MeasuredCache) => Opened,
 ): Opened {
   const measured = new MeasuredCache(cache ?? new LocalChunkCache(settings.cacheBytes));
-  const opened = openLayers(spec, measured);
+  const opened = openLayers(spec, measured, { trust: spec.view === "files" ? "files" : "disk", waiting });
   try {
     const table = volumesOf(opened);
     const created = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
@@ -192,9 +198,9 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
 }
 
 /** The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts). */
-export function buildTree(data: unknown, cache: ChunkCache): FileSystem {
+export function buildTree(data: unknown, cache: ChunkCache, whileWaiting?: WhileWaiting): FileSystem {
   const { layers, created } = data as TreeData;
-  const opened = reopenLayers(layers, cache);
+  const opened = reopenLayers(layers, cache, whileWaiting);
   const table = volumesOf(opened);
   if (layers.spec.view !== "files") return diskView(opened.disk, table, { created });
   return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);

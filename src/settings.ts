@@ -43,4 +43,12 @@ export const settings = {
   /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput, and 2 MiB gave a third
    * more, since the workers have a window to unpack while the one before is read. */
   readaheadKiB: 2048,
+  /** Bytes that seek points of compressed disks, and what is kept of those without any, may take in the cache folder. */
+  packedCacheBytes: 8 * 1024 * MiB,
+  /** Bytes of a disk that are left free by it. */
+  packedCacheSpare: 512 * MiB,
+  /** Bytes of unpacked pieces of compressed disks that a process keeps in a temporary file. */
+  scratchBytes: 1024 * MiB,
+  /** Bytes before a place that unpacking it may refer to, of an xz block: each thread that unpacks one has as many. */
+  largestDictionary: 256 * MiB,
 } as const;

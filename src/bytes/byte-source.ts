@@ -12,10 +12,17 @@ export interface ByteSource {
    * returns 0 at or past `size`.
    */
   read(position: number, target: Uint8Array): number;
+  /** Differs when the bytes may: of a file, when it was last changed. */
+  readonly changed?: string;
   /** The hole or the data at `position` (< size), where that is known without reading data. */
   extentAt?(position: number): Extent;
   /** Is told which stretch is read next, so that a device can begin with all of it; only a hint, which never fails. */
   willRead?(position: number, length: number): void;
+  /**
+   * Whether a read at `position` (< size) would wait long now, since what is before has to be unpacked first. Who can do
+   * without the bytes may leave them out then.
+   */
+  isFar?(position: number): boolean;
 }
 
 /** A stretch of bytes that is all hole (reads as zeros, nothing is stored) or all data. */
@@ -24,6 +31,23 @@ export interface Extent {
   /** In bytes, at least 1. */
   readonly length: number;
 }
+
+/**
+ * Thrown by a read that would have to wait long, where its thread has others to serve meanwhile: it is to be asked again,
+ * of a thread that may wait. No failure, and nothing to tell anybody.
+ */
+export class NotYet extends Error {
+  /** @param position of the bytes in what is waited for: of two reads of the same file the lower one's turn is first. */
+  constructor(readonly position: number) {
+    super(`the bytes at ${position} are not there yet`);
+  }
+}
+
+/**
+ * Called now and then while a read waits, with the milliseconds that it has waited for the bytes at `position`. May throw
+ * to end the waiting.
+ */
+export type WhileWaiting = (waited: number, position: number) => void;
 
 /** Fills `target` from `position` on, in as many pieces as it takes; returns less than its length only at the end. */
 export function readFully(source: ByteSource, position: number, target: Uint8Array): number {

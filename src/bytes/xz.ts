@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { corrupt, unsupported } from "../errors.js";
+import type { StreamUnpacker } from "./stream-unpacker.js";
 
 /*
  * Small xz streams of one block, unpacked by liblzma with all its filters and checks. What liblzma would allocate for a
@@ -17,6 +18,7 @@ const LZMA2 = 0x21;
 /** What node-liblzma's native part has: its own classes are streams, which copy, and don't bound what they give. */
 interface Binding {
   readonly STREAM_DECODE: number;
+  readonly LZMA_RUN: number;
   readonly LZMA_FINISH: number;
   readonly LZMA: new (mode: number, options: Record<string, unknown>) => Decoder;
 }
@@ -36,6 +38,7 @@ interface Decoder {
 const OK = 0;
 const STREAM_END = 1;
 const MEMORY = 5;
+const NO_PROGRESS = 10;
 const meanings: Record<number, string> = {
   7: "is no xz data",
   8: "asks for something that liblzma can't do",
@@ -86,6 +89,43 @@ export function unpackXz(packed: Uint8Array, target: Uint8Array): number {
     return target.length - room;
   } finally {
     decoder.close();
+  }
+}
+
+/**
+ * One xz stream, step by step, with all its filters and checks. Its dictionary is allocated as the stream claims it: who
+ * calls has looked at that.
+ */
+export class Unxz implements StreamUnpacker {
+  consumed = 0;
+  produced = 0;
+  ended = false;
+  private readonly binding = binding();
+  private readonly decoder: Decoder;
+
+  /** @throws ImageError `unsupported` where liblzma can't be loaded. */
+  constructor() {
+    const { LZMA, STREAM_DECODE } = this.binding;
+    this.decoder = new LZMA(STREAM_DECODE, { check: 0, preset: 6, filters: [LZMA2], mode: 2, threads: 1 });
+  }
+
+  /** @param last whether `input` is all that is left: only then does the stream end. */
+  step(input: Uint8Array, target: Uint8Array, last = false): void {
+    const { LZMA_RUN, LZMA_FINISH } = this.binding;
+    const from = Buffer.from(input.buffer, input.byteOffset, input.length);
+    const to = Buffer.from(target.buffer, target.byteOffset, target.length);
+    const action = last ? LZMA_FINISH : LZMA_RUN;
+    const [status, left, room] = this.decoder.codeSync(action, from, 0, from.length, to, 0);
+    this.consumed = input.length - left;
+    this.produced = target.length - room;
+    if (status === STREAM_END) this.ended = true;
+    else if (status === MEMORY) throw new Error("liblzma could not allocate memory");
+    else if (status !== OK && (status !== NO_PROGRESS || last))
+      throw corrupt(`the xz data ${meanings[status] ?? `can't be unpacked (liblzma's status ${status})`}`);
+  }
+
+  close(): void {
+    this.decoder.close();
   }
 }
 

@@ -1,5 +1,6 @@
 import binding from "zstd-napi/binding.js";
 import { corrupt } from "../errors.js";
+import type { StreamUnpacker } from "./stream-unpacker.js";
 
 let decompressor: InstanceType<typeof binding.DCtx> | undefined;
 
@@ -13,5 +14,37 @@ export function unpackZstd(packed: Uint8Array, target: Uint8Array): number {
     return decompressor.decompress(target, packed);
   } catch (error) {
     throw corrupt(`the zstd data is damaged: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+let compressor: InstanceType<typeof binding.CCtx> | undefined;
+
+/** Packs `bytes` as one zstd frame of `level`. */
+export function packZstd(bytes: Uint8Array, level: number): Uint8Array {
+  compressor ??= new binding.CCtx();
+  const target = Buffer.allocUnsafe(binding.compressBound(bytes.length));
+  return target.subarray(0, compressor.compress(target, bytes, level));
+}
+
+/** One zstd frame, step by step. A window beyond 128 MiB is refused, as the zstd command does by itself. */
+export class Unzstd implements StreamUnpacker {
+  consumed = 0;
+  produced = 0;
+  ended = false;
+  private readonly context = new binding.DCtx();
+
+  step(input: Uint8Array, target: Uint8Array): void {
+    try {
+      const [wanted, produced, consumed] = this.context.decompressStream(target, input);
+      this.produced = produced;
+      this.consumed = consumed;
+      this.ended = wanted === 0;
+    } catch (error) {
+      throw corrupt(`the zstd data is damaged: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+
+  close(): void {
+    // The library frees it with the object.
   }
 }

@@ -77,6 +77,7 @@ export const create: Command<Arguments> = {
           comment: given.comment,
           force: given.force ?? false,
           tool: `spindle ${version}`,
+          waiting: terminal,
           progress(done, total, written) {
             bar ??= terminal.progress("creating", total);
             bar.update(done, written > 0 ? `ratio ${(done / written).toFixed(1)}` : undefined);

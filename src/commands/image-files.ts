@@ -71,7 +71,9 @@ export async function withFiles(
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
   const viewing = viewingOf(given);
-  const opened = await opening(given.image, given, (spec) => openFiles({ ...spec, ...viewing, volume: given.volume }));
+  const opened = await opening(given.image, given, (spec) =>
+    openFiles({ ...spec, ...viewing, volume: given.volume }, undefined, terminal),
+  );
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

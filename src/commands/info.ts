@@ -24,7 +24,7 @@ export const info: Command<Arguments> = {
 
   async run(given, terminal) {
     const viewing = viewingOf(given);
-    const opened = await opening(given.image, given, (spec) => openFound({ ...spec, ...viewing }));
+    const opened = await opening(given.image, given, (spec) => openFound({ ...spec, ...viewing }, undefined, terminal));
     try {
       const result: InfoResult = {
         path: given.image,

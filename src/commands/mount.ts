@@ -125,8 +125,8 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
       const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
       const opened = { ...spec, ...viewing, parent, view, volume };
       const request = { image: opened, mountpoint, driver, options, workers, cacheBytes };
-      if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
-      else tell(await startInBackground(request, log));
+      if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell, undefined, terminal);
+      else tell(await startInBackground(request, log, terminal));
     });
   },
 };

@@ -36,7 +36,7 @@ export const restore: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = await opening(given.image, given, (spec) => openLayers(spec));
+    const opened = await opening(given.image, given, (spec) => openLayers(spec, undefined, { waiting: terminal }));
     try {
       await copyDisk(opened, given.image, given, terminal, "restored");
     } finally {

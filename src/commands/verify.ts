@@ -30,7 +30,7 @@ export const verify: Command<Arguments> = {
 
   async run(given, terminal) {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
-    const opened = await opening(given.image, given, (spec) => openLayers(spec));
+    const opened = await opening(given.image, given, (spec) => openLayers(spec, undefined, { waiting: terminal }));
     try {
       if (!checkedParts(opened).some(({ integrity }) => integrity))
         throw unsupported(

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, ImageError, system } from "../errors.js";
 import { setsid } from "../libc.js";
+import type { Waiting } from "../packed/waiting.js";
 import { keepDescriptorsFromChildren } from "./descriptors.js";
 import { mountAt, ourType } from "./mounts.js";
 import { newName, remove, runtimeFolder } from "./registry.js";
@@ -16,6 +17,9 @@ import type { Mounted } from "./service.js";
 import { unmountAt } from "./unmounting.js";
 
 type Report =
+  /** A line, or how far something is that has to be waited for: `done` undefined when that has ended. */
+  | { readonly note: string }
+  | { readonly waitingFor: string; readonly done: number | undefined; readonly total: number | undefined }
   | { readonly mounted: Mounted }
   | { readonly failed: { readonly code: ErrorCode; readonly message: string } };
 
@@ -27,10 +31,14 @@ const quotedLines = 5;
 const endPatience = 5000;
 
 /**
- * Starts a server and returns when its mount answers.
+ * Starts a server and returns when its mount answers; `waiting` is told what that takes long for.
  * @throws ImageError as the server met it, or with the last lines of its log when it died; nothing is mounted then
  */
-export async function startInBackground(given: Omit<MountRequest, "log">, logPath?: string): Promise<Mounted> {
+export async function startInBackground(
+  given: Omit<MountRequest, "log">,
+  logPath?: string,
+  waiting?: Waiting,
+): Promise<Mounted> {
   const log = logPath ?? join(runtimeFolder(), `${newName()}.log`);
   const before = mountAt(given.mountpoint)?.id;
   let fd: number;
@@ -49,8 +57,13 @@ export async function startInBackground(given: Omit<MountRequest, "log">, logPat
     serialization: "advanced",
   });
   closeSync(fd);
-  const report = await new Promise<Report | { died: string }>((done) => {
-    child.on("message", (message) => done(message as Report));
+  const hear = waiting && listener(waiting);
+  const report = await new Promise<Exclude<Report, Word> | { died: string }>((done) => {
+    child.on("message", (message) => {
+      const said = message as Report;
+      if ("note" in said || "waitingFor" in said) hear?.(said);
+      else done(said);
+    });
     child.on("error", (error) => done({ died: error.message }));
     child.on("exit", (code, signal) => done({ died: signal ? `killed by ${signal}` : `exit code ${code}` }));
     child.send({ ...given, log } satisfies MountRequest, () => {});
@@ -75,6 +88,41 @@ export async function startInBackground(given: Omit<MountRequest, "log">, logPat
     if (logPath === undefined) remove(log);
     if (child.connected) child.disconnect();
   }
+}
+
+type Word = Extract<Report, { note: string } | { waitingFor: string }>;
+
+/** Passes on what the server says while it opens the image. */
+function listener(waiting: Waiting): (word: Word) => void {
+  let bar: ReturnType<Waiting["progress"]> | undefined;
+  return (word) => {
+    if ("note" in word) return waiting.note(word.note);
+    if (word.done !== undefined) {
+      bar ??= waiting.progress(word.waitingFor, word.total);
+      return bar.update(word.done);
+    }
+    bar?.stop();
+    bar = undefined;
+  };
+}
+
+/** The server's side: it opens the image in one go, and can't hear meanwhile that its starter was ended. */
+function teller(send: (word: Word) => void): Waiting {
+  const starter = process.ppid;
+  let last = 0;
+  return {
+    note: (note) => send({ note }),
+    progress: (waitingFor, total) => ({
+      update(done) {
+        if (process.ppid !== starter)
+          throw new ImageError("system", "the command that asked for the mount was ended before it was made");
+        if (performance.now() - last < 100) return;
+        last = performance.now();
+        send({ waitingFor, done, total });
+      },
+      stop: () => send({ waitingFor, done: undefined, total }),
+    }),
+  };
 }
 
 function endsWithin(child: ChildProcess, patience: number): Promise<boolean> {
@@ -132,7 +180,10 @@ async function main(): Promise<void> {
       setsid();
       void report({ mounted });
     };
-    await serveRequest(request, log, ready, aborting.signal);
+    const waiting = teller((word) => {
+      if (process.connected) process.send!(word);
+    });
+    await serveRequest(request, log, ready, aborting.signal, waiting);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     if (reported) log(error.message);

@@ -1,3 +1,4 @@
+import type { WhileWaiting } from "../bytes/byte-source.js";
 import type { ChunkCache } from "../bytes/chunk-cache.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 
@@ -9,13 +10,14 @@ import type { FileSystem } from "../filesystems/filesystem.js";
 export interface TreeSpec {
   /** URL of an ES module, for example `new URL("../open.js", import.meta.url).href`. */
   readonly module: string;
-  /** Name of a function of that module: `(data, cache) => FileSystem`. */
+  /** Name of a function of that module, a TreeBuilder. */
   readonly exported: string;
   /** Structured-cloneable. */
   readonly data: unknown;
 }
 
-export type TreeBuilder = (data: unknown, cache: ChunkCache) => FileSystem;
+/** A tree that may have to wait for its bytes asks `whileWaiting` whether to wait on. */
+export type TreeBuilder = (data: unknown, cache: ChunkCache, whileWaiting?: WhileWaiting) => FileSystem;
 
 /** Options of `-o`, parsed (options.ts). */
 export interface MountOptions {

@@ -2,7 +2,7 @@
 import { constants } from "node:fs";
 import { constants as systemConstants } from "node:os";
 import { LRUCache } from "lru-cache";
-import { readFully } from "../bytes/byte-source.js";
+import { NotYet, readFully } from "../bytes/byte-source.js";
 import { ImageError } from "../errors.js";
 import type { Attributes, FileId, FileKind, FileSystem } from "../filesystems/filesystem.js";
 
@@ -39,13 +39,17 @@ export class NativeTree {
     private readonly log: (line: string) => void,
   ) {}
 
-  /** What `ask` returns, or the negative errno of what it throws; a failure that isn't the asker's is logged once. */
+  /**
+   * What `ask` returns, or the negative errno of what it throws; a failure that isn't the asker's is logged once.
+   * @throws NotYet when it is to be asked again later
+   */
   answer<T>(path: string, ask: () => T): T | number {
     this.requests++;
     try {
       return ask();
     } catch (error) {
       if (error instanceof Errno) return -error.number;
+      if (error instanceof NotYet) throw error;
       this.errors++;
       const words =
         error instanceof ImageError

@@ -9,6 +9,7 @@
 import { readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
+import { NotYet } from "../bytes/byte-source.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { missing } from "../errors.js";
 import type { Attributes, FileKind } from "../filesystems/filesystem.js";
@@ -21,6 +22,8 @@ import { unmountAt } from "./unmounting.js";
 
 /** Milliseconds between two looks at whether the mount is still there. */
 const lookInterval = 200;
+/** Milliseconds that a request waits at a time for bytes that have to be unpacked first, and between two attempts. */
+const patience = 50;
 /** Milliseconds that the kernel may take for the first request of a new mount. */
 const initPatience = 10_000;
 
@@ -43,8 +46,14 @@ export const native: Driver = {
   async mount(plan: MountPlan): Promise<Server> {
     const Fuse = load();
     const build = ((await import(plan.tree.module)) as Record<string, TreeBuilder>)[plan.tree.exported]!;
+    let isServing = false;
+    // The event loop is never held up for long: unmounting and signals need it.
     const cache = new LocalChunkCache(plan.cacheBytes);
-    const tree = new NativeTree(build(plan.tree.data, cache), plan.log);
+    const files = build(plan.tree.data, cache, (waited, position) => {
+      if (isServing && waited >= patience) throw new NotYet(position);
+    });
+    const tree = new NativeTree(files, plan.log);
+    isServing = true;
     const before = mountAt(plan.mountpoint);
     const descriptors = fuseDescriptors();
     const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations, { timeout: false });
@@ -146,7 +155,22 @@ function sessionClass(Fuse: FuseClass, tree: NativeTree, optionText: string): Fu
       signal(typeof result === "number" ? result : fillAttribute(result, target), target.buffer);
     }
   }
+  for (const name of Object.keys(operations)) makePatient(Session.prototype, `_op_${name}`);
   return Session as unknown as FuseClass;
+}
+
+/** A request that has to wait for its bytes is asked again until they are there. */
+function makePatient(prototype: object, name: string): void {
+  const methods = prototype as Record<string, (...parameters: unknown[]) => void>;
+  const act = methods[name]!;
+  methods[name] = function attempt(this: unknown, ...parameters) {
+    try {
+      act.apply(this, parameters);
+    } catch (error) {
+      if (!(error instanceof NotYet)) throw error;
+      setTimeout(() => attempt.apply(this, parameters), patience);
+    }
+  };
 }
 
 /** getxattr(2): the size is asked for with an empty buffer; a value that doesn't fit is no value. */

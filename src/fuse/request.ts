@@ -4,9 +4,11 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
 import { type ImageSpec, openFiles, openImage } from "../open.js";
+import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
+import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
 import { type Mounted, serve } from "./service.js";
 
@@ -78,15 +80,18 @@ export function checkImagePath(path: string, mountpoint: string): void {
  * Opens the image and serves it until the mount is gone.
  * @param log takes the lines of the log
  * @param ready is called when the mount answers
+ * @param waiting is told when the image has to be gone through first
  */
 export async function serveRequest(
   request: MountRequest,
   log: (line: string) => void,
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
+  waiting?: Waiting,
 ): Promise<void> {
   const { image } = request;
-  const opened = image.view === "files" ? openFiles(image) : openImage(image);
+  const opened = image.view === "files" ? openFiles(image, undefined, waiting) : openImage(image, undefined, waiting);
+  const endLog = logPasses(() => opened.passes(), log);
   try {
     for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
@@ -107,6 +112,7 @@ export async function serveRequest(
       abort,
     });
   } finally {
+    endLog();
     opened.close();
   }
 }

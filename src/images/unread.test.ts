@@ -11,22 +11,15 @@ test.after.always(() => rmSync(folder, { recursive: true, force: true }));
 const path = (name: string) => join(folder, name);
 writeFileSync(path("disk"), Buffer.alloc(100_000, 7));
 
-for (const [name, command, words] of [
-  ["disk.gz", "gzip -k disk", "gzip"],
-  ["disk.xz", "xz -k disk", "xz"],
-  ["disk.zst", "zstd -q disk", "zstd"],
-  [
-    "disk.bz2",
-    'python3 -c \'import bz2; open("disk.bz2","wb").write(bz2.compress(open("disk","rb").read()))\'',
-    "bzip2",
-  ],
-  ["disk.zip", "python3 -m zipfile -c disk.zip disk", "zip archive"],
+for (const [name, command] of [
+  ["in an archive", "gzip -k disk; tar cf within.tar disk.gz; rm disk.gz; echo within.tar"],
+  ["in parts", "gzip -c disk | split -b 60 - parts.gz.; echo parts.gz.aa"],
 ] as const)
-  test(`a packed disk isn't served as if its packed bytes were the disk: ${name}`, (t) => {
-    execFileSync("sh", ["-c", command], { cwd: folder });
-    const error = t.throws(() => openLayers({ path: path(name) }), { instanceOf: ImageError });
+  test(`a packed disk ${name} isn't served as if its packed bytes were the disk`, (t) => {
+    const file = execFileSync("sh", ["-c", command], { cwd: folder, encoding: "utf8" }).trim();
+    const error = t.throws(() => openLayers({ path: path(file) }), { instanceOf: ImageError });
     t.is(error?.code, "unsupported");
-    t.true(error?.message.includes(path(name)) && error.message.includes(words), error?.message);
+    t.true(error?.message.includes(file) && error.message.includes("gzip"), error?.message);
   });
 
 test("a container that can't be read is named: L01", (t) => {

@@ -16,6 +16,7 @@ import { fanOut, longestFrame } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { type BaseIdentity, type Batch, SpinWriter, type Written } from "../images/spin/writer.js";
 import type { Disk } from "../layers/disk.js";
+import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
 import { OutputFile, sameFile, statOf } from "./output-file.js";
@@ -43,6 +44,8 @@ export interface CreateOptions {
   readonly force: boolean;
   /** Written into the image as the tool that made it. */
   readonly tool: string;
+  /** Told when a compressed source has to be gone through first. */
+  readonly waiting?: Waiting;
   /** Told bytes of disk done, and bytes of image written. `total` is undefined for a stream. */
   progress?(done: number, total: number | undefined, written: number): void;
 }
@@ -65,7 +68,7 @@ const zeroLeavesAtOnce = 4096;
 
 /** @throws ImageError; nothing is left behind then, and an image that was there before is untouched. */
 export async function createImage(options: CreateOptions): Promise<Created> {
-  const open = chainOpener(options.parent);
+  const open = chainOpener(options.parent, options.waiting);
   const base = options.base === undefined ? undefined : openBase(options.base, open);
   let source: OpenedLayers | undefined;
   let output: OutputFile | undefined;
@@ -245,14 +248,14 @@ interface ChainOpener {
 }
 
 /** Opens chains, with `parent` where one isn't complete without it. */
-function chainOpener(parent: string | undefined): ChainOpener {
+function chainOpener(parent: string | undefined, waiting: Waiting | undefined): ChainOpener {
   let needed = parent === undefined;
   const open = (spec: ImageSpec) => {
     try {
-      return openLayers(spec, new LocalChunkCache(0));
+      return openLayers(spec, new LocalChunkCache(0), { waiting });
     } catch (error) {
       if (parent === undefined || !(error instanceof ImageError)) throw error;
-      const opened = openLayers({ ...spec, parent }, new LocalChunkCache(0));
+      const opened = openLayers({ ...spec, parent }, new LocalChunkCache(0), { waiting });
       needed = true;
       return opened;
     }

@@ -69,6 +69,11 @@ export class LayeredDisk implements Disk {
     return kind === "stored" ? 0 : Math.min(length, this.size - position);
   }
 
+  isFar(position: number): boolean {
+    const run = this.locate(position);
+    return run.kind === "stored" && run.source.isFar?.(run.at) === true;
+  }
+
   dataBytes(from: number, to: number): number {
     const top = this.layers[0]!;
     let bytes = 0;

@@ -188,6 +188,8 @@ function checkBackup(disk: ByteSource, primary: Copy, warnings: string[]): void 
     );
     return;
   }
+  // It would be waited for only to say whether it is sound.
+  if (disk.isFar?.(Number(last) * sectorSize)) return;
   const backup = readCopy(disk, sectorSize, last, []);
   if (backup.problem) warnings.push(`The backup GPT ${backup.problem}; the primary one is sound and used.`);
   else if (backup.header!.id !== header!.id || !backup.entries!.equals(primary.entries!))

@@ -1,4 +1,8 @@
-/** The workers of a mount as the main thread has them: started together, and each replaced when it dies. */
+/**
+ * The workers of a mount as the main thread has them: started together, and each replaced when it dies. Requests that have
+ * to wait for their bytes (of a compressed image that isn't unpacked so far yet) come here, and go to one worker more, which
+ * is started for the first of them and tries them one at a time, the lowest position first.
+ */
 import { writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { createSharedCacheMemory, type SharedCacheMemory, SharedChunkCache } from "../../bytes/shared-cache.js";
@@ -7,7 +11,7 @@ import type { MountPlan } from "../driver.js";
 import { errno, FailureLog } from "../errno.js";
 import { Reply } from "./protocol.js";
 import { createState, Overview, type SharedState } from "./state.js";
-import type { WorkerMessage, WorkerStart } from "./worker.js";
+import type { LateMessage, WorkerMessage, WorkerStart } from "./worker.js";
 
 /** Deaths of one worker in a row, without a request in between, after which starting another is no use. */
 const MOST_DEATHS = 10;
@@ -29,6 +33,15 @@ interface Place {
   deaths: number;
 }
 
+/** Requests that wait, and the worker that is to answer them. */
+interface Late {
+  readonly waiting: { readonly request: Uint8Array; readonly position: number }[];
+  /** Undefined before the first of them. */
+  worker: Worker | undefined;
+  /** Whether the worker has a request, or isn't ready for one yet. */
+  busy: boolean;
+}
+
 export class Crew {
   /** Resolves when every worker has its tree; rejects with the first failure. */
   readonly built: Promise<void>;
@@ -45,6 +58,7 @@ export class Crew {
   private readonly overview: Overview;
   private fd: number | undefined;
   private finished = false;
+  private readonly late: Late = { waiting: [], worker: undefined, busy: false };
   private waiting: number;
   private alive: number;
   private reportBuilt!: () => void;
@@ -57,7 +71,11 @@ export class Crew {
     workers: number,
   ) {
     this.failures = new FailureLog(plan.log);
-    this.cache = createSharedCacheMemory({ bytes: plan.cacheBytes, chunkSize: plan.chunkSize, workers });
+    this.cache = createSharedCacheMemory({
+      bytes: plan.cacheBytes,
+      chunkSize: plan.chunkSize,
+      workers: workers + 1,
+    });
     this.state = createState(workers);
     this.overview = new Overview(this.state);
     this.waiting = workers;
@@ -100,10 +118,19 @@ export class Crew {
       name: `spindle ${place.number}`,
       resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP, maxYoungGenerationSizeMb: YOUNG_HEAP },
     });
+    const isLate = place.number === state.workers;
+    if (isLate) {
+      this.late.worker = worker;
+      this.late.busy = true;
+      this.endLateIfAlone();
+    }
     let reason = "it ended by itself";
     let failure: Error | undefined;
     worker.on("message", (message: WorkerMessage) => {
       if (message.kind === "log") this.failures.addLine(message.line);
+      else if (message.kind === "put off") this.putOff(message.request, message.position, worker);
+      else if (message.kind === "answered") this.nextLate();
+      else if (message.kind === "built" && isLate) this.nextLate();
       else if (message.kind === "built") {
         if (--this.waiting === 0) this.reportBuilt();
       } else {
@@ -119,6 +146,29 @@ export class Crew {
       if (code !== 0 && !failure) reason = `it ended with exit code ${code}`;
       void this.exited(place, reason, failure);
     });
+  }
+
+  private putOff(request: Uint8Array, position: number, from: Worker): void {
+    const { late, state } = this;
+    late.waiting.push({ request, position });
+    if (late.worker === undefined) {
+      this.alive++;
+      this.start({ number: state.workers, requests: 0, deaths: 0 });
+    } else if (from === late.worker || !late.busy) this.nextLate();
+  }
+
+  /** Gives the late worker, which has nothing to do, the request whose turn it is. */
+  private nextLate(): void {
+    const { late } = this;
+    const lowest = late.waiting.reduce((best, one, at, all) => (one.position < all[best]!.position ? at : best), 0);
+    const [given] = late.waiting.splice(lowest, 1);
+    late.busy = given !== undefined;
+    if (given) late.worker!.postMessage({ request: given.request } satisfies LateMessage);
+  }
+
+  /** When the others have ended, nothing is put off any more. */
+  private endLateIfAlone(): void {
+    if (this.alive === 1) this.late.worker?.postMessage("end" satisfies LateMessage);
   }
 
   private async exited(place: Place, reason: string, failure: Error | undefined): Promise<void> {
@@ -158,6 +208,8 @@ export class Crew {
 
   private leave(): void {
     this.overview.wakeAll();
-    if (--this.alive === 0) this.reportEnded();
+    this.alive--;
+    this.endLateIfAlone();
+    if (this.alive === 0) this.reportEnded();
   }
 }

@@ -2,6 +2,7 @@
  * What each FUSE operation means for a tree. A handler reads its request, writes the reply's body and returns its length;
  * or a negative error number; or NO_REPLY. A new operation is a new row of `operations`.
  */
+import { NotYet } from "../../bytes/byte-source.js";
 import { corrupt } from "../../errors.js";
 import type { Entry, FileId, FileSystem } from "../../filesystems/filesystem.js";
 import { errno, type FailureLog } from "../errno.js";
@@ -17,6 +18,8 @@ import {
 } from "./protocol.js";
 
 export const NO_REPLY = -65536;
+/** The request has to be answered later: what it needs has to be waited for. */
+export const LATER = -65537;
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -39,6 +42,8 @@ export class Session {
   readonly listings: Listings;
   /** Whether the kernel fills what a reply to a read of its page cache lacks with zeros (init.ts). */
   fillsZeros = false;
+  /** What the last request answered with LATER waits for. */
+  awaited = 0;
 
   constructor(
     readonly tree: FileSystem,
@@ -47,7 +52,10 @@ export class Session {
     this.listings = new Listings(tree);
   }
 
-  /** Answers a request. Never throws: whatever the tree throws is an input/output error and a line in the log. */
+  /**
+   * Answers a request. Never throws: whatever the tree throws is an input/output error and a line in the log, but for
+   * what has to be waited for.
+   */
   answer(request: Request, reply: Reply): number {
     const handler = operations[request.opcode];
     if (handler === undefined) return -errno.ENOSYS;
@@ -55,6 +63,10 @@ export class Session {
       return handler(this, request, reply);
     } catch (error) {
       if (error === stale) return -errno.ESTALE;
+      if (error instanceof NotYet) {
+        this.awaited = error.position;
+        return LATER;
+      }
       this.log.add(error);
       return -errno.EIO;
     }
@@ -134,7 +146,7 @@ function read(session: Session, request: Request, reply: Reply): number {
       filled += count;
     }
   } catch (error) {
-    if (filled === 0 || cached) throw error;
+    if (filled === 0 || cached || error instanceof NotYet) throw error;
     session.log.add(error);
     return filled;
   }
@@ -189,7 +201,7 @@ function listing(plus: boolean): Handler {
       }
     } catch (error) {
       session.listings.drop(directory);
-      if (at === 0) throw error;
+      if (at === 0 || error instanceof NotYet) throw error;
       // The entries before the damage first; the next request meets the damage at its start.
       session.log.add(error);
       return at;
@@ -208,6 +220,7 @@ function listed(session: Session, reply: Reply, at: number, entry: Entry, plus: 
       return found.inode;
     }
   } catch (error) {
+    if (error instanceof NotYet) throw error;
     // One damaged file must not hide the others' names; to ask for this file itself will fail.
     session.log.add(error);
   }
@@ -219,6 +232,7 @@ function inodeOf(session: Session, file: FileId): number {
   try {
     return session.tree.attributes(file).inode;
   } catch (error) {
+    if (error instanceof NotYet) throw error;
     session.log.add(error);
     return UNKNOWN_INODE;
   }

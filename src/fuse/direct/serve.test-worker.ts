@@ -36,5 +36,5 @@ const tree: FileSystem = {
 const { server, state } = workerData as { server: number; state: SharedState };
 const session = new Session(tree, new FailureLog((line) => parentPort!.postMessage(line)));
 const own = new WorkerState(state, 0);
-serve(server, session, new Request(65536), new Reply(1024 * 1024), own);
+serve(server, session, new Request(65536), new Reply(1024 * 1024), own, () => {});
 own.end();

@@ -1,7 +1,7 @@
 /** The loop of a worker: a request from the descriptor, its answer to the descriptor, until the mount is gone. */
 import { readSync, writeSync } from "node:fs";
 import { errno } from "../errno.js";
-import { NO_REPLY, type Session } from "./handlers.js";
+import { LATER, NO_REPLY, type Session } from "./handlers.js";
 import { opcodes, type Reply, type Request } from "./protocol.js";
 import type { WorkerState } from "./state.js";
 
@@ -15,44 +15,75 @@ const gone = new Set(["ENODEV", "ECONNABORTED"]);
 
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code ?? "";
 
+/** Gives a request to somebody who answers it later; what it waits for is at `position`. */
+export type Defer = (request: Uint8Array, position: number) => void;
+
 /**
  * Serves `fd` until the kernel says that the mount is gone (or, over a test's socket, the other end is closed). Nothing
  * is allocated here for a request.
  * @throws Error when reading or writing fails otherwise
  */
-export function serve(fd: number, session: Session, request: Request, reply: Reply, state: WorkerState): void {
+export function serve(
+  fd: number,
+  session: Session,
+  request: Request,
+  reply: Reply,
+  state: WorkerState,
+  defer: Defer,
+): void {
   state.free();
   for (;;) {
     state.rest();
-    if (!receive(fd, request)) return;
+    const length = receive(fd, request);
+    if (length === 0) return;
     state.hear();
     const { uniqueLow, uniqueHigh } = request;
     state.hold(uniqueLow, uniqueHigh);
     const result = session.answer(request, reply);
     state.free();
-    if (result !== NO_REPLY) {
-      if (result === -errno.EIO) state.countError();
-      else if (request.opcode === opcodes.READ) state.countRead(result);
-      if (!send(fd, reply, reply.finish(uniqueLow, uniqueHigh, result), session)) return;
-    }
+    if (result === LATER) defer(request.bytes.subarray(0, length), session.awaited);
+    else if (!send(fd, session, request, reply, result, state)) return;
     state.release();
   }
 }
 
-/** @returns false when the mount is gone */
-function receive(fd: number, request: Request): boolean {
+/**
+ * Answers a request that was put off, if that can be done now.
+ * @returns whether it was answered; otherwise what it waits for is in `session.awaited`
+ */
+export function serveLate(fd: number, session: Session, request: Request, reply: Reply, state: WorkerState): boolean {
+  state.hold(request.uniqueLow, request.uniqueHigh);
+  const result = session.answer(request, reply);
+  if (result !== LATER) send(fd, session, request, reply, result, state);
+  state.release();
+  return result !== LATER;
+}
+
+/** @returns the request's length; 0 when the mount is gone */
+function receive(fd: number, request: Request): number {
   for (;;) {
     try {
-      return readSync(fd, request.bytes, 0, request.bytes.length, null) > 0;
+      return readSync(fd, request.bytes, 0, request.bytes.length, null);
     } catch (error) {
-      if (gone.has(codeOf(error))) return false;
+      if (gone.has(codeOf(error))) return 0;
       if (!again.has(codeOf(error))) throw error;
     }
   }
 }
 
 /** @returns false when the mount is gone */
-function send(fd: number, reply: Reply, length: number, session: Session): boolean {
+function send(
+  fd: number,
+  session: Session,
+  request: Request,
+  reply: Reply,
+  result: number,
+  state: WorkerState,
+): boolean {
+  if (result === NO_REPLY) return true;
+  if (result === -errno.EIO) state.countError();
+  else if (request.opcode === opcodes.READ) state.countRead(result);
+  const length = reply.finish(request.uniqueLow, request.uniqueHigh, result);
   for (;;) {
     try {
       writeSync(fd, reply.bytes, reply.start, length);

@@ -5,6 +5,8 @@
 
 /** Plain data; shared, not copied, when given to a worker. */
 export interface SharedState {
+  /** Workers that wait for requests. One more has rows: the one that answers what is put off. */
+  readonly workers: number;
   /** Int32: what to do (see below), for all workers. */
   readonly orders: SharedArrayBuffer;
   /** Int32, a row per worker: the request it holds, whether it has ended in order. */
@@ -44,9 +46,10 @@ export function createState(workers: number): SharedState {
   const orders = new SharedArrayBuffer(ROW);
   new Int32Array(orders)[AWAKE] = Math.min(LEAST_AWAKE, workers);
   return {
+    workers,
     orders,
-    held: new SharedArrayBuffer(workers * ROW),
-    counts: new SharedArrayBuffer(workers * ROW),
+    held: new SharedArrayBuffer((workers + 1) * ROW),
+    counts: new SharedArrayBuffer((workers + 1) * ROW),
   };
 }
 
@@ -62,7 +65,7 @@ export class WorkerState {
     state: SharedState,
     private readonly worker: number,
   ) {
-    this.workers = state.held.byteLength / ROW;
+    this.workers = state.workers;
     this.orders = new Int32Array(state.orders);
     this.held = new Int32Array(state.held, worker * ROW, ROW / 4);
     this.counts = new Float64Array(state.counts, worker * ROW, ROW / 8);
@@ -160,8 +163,10 @@ export class Overview {
   private readonly orders: Int32Array;
   private readonly held: Int32Array;
   private readonly counts: Float64Array;
+  private readonly workers: number;
 
   constructor(state: SharedState) {
+    this.workers = state.workers;
     this.orders = new Int32Array(state.orders);
     this.held = new Int32Array(state.held);
     this.counts = new Float64Array(state.counts);
@@ -176,7 +181,7 @@ export class Overview {
 
   /** Lets all workers serve: one is lost, and those that sleep can't know. */
   wakeAll(): void {
-    wakeAll(this.orders, (this.held.length * 4) / ROW);
+    wakeAll(this.orders, this.workers);
   }
 
   hasEnded(worker: number): boolean {

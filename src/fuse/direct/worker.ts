@@ -1,5 +1,9 @@
-/** A worker thread: builds its tree, waits for the mount, serves it. Identical in every thread but for its number. */
+/**
+ * A worker thread: builds its tree, waits for the mount, serves it. Identical in every thread but for its number; the one
+ * beyond the others doesn't ask the kernel for requests, it is given those that were put off.
+ */
 import { parentPort, workerData } from "node:worker_threads";
+import { NotYet } from "../../bytes/byte-source.js";
 import { type SharedCacheMemory, SharedChunkCache } from "../../bytes/shared-cache.js";
 import { type ErrorCode, ImageError } from "../../errors.js";
 import { settings } from "../../settings.js";
@@ -7,7 +11,7 @@ import type { TreeBuilder, TreeSpec } from "../driver.js";
 import { FailureLog } from "../errno.js";
 import { Session } from "./handlers.js";
 import { Reply, Request } from "./protocol.js";
-import { serve } from "./serve.js";
+import { serve, serveLate } from "./serve.js";
 import { type SharedState, WorkerState } from "./state.js";
 
 export interface WorkerStart {
@@ -22,10 +26,19 @@ export type WorkerMessage =
   | { readonly kind: "built" }
   /** The tree could not be built; `code` is there when it is an ImageError. */
   | { readonly kind: "failed"; readonly code?: ErrorCode; readonly text: string }
-  | { readonly kind: "log"; readonly line: string };
+  | { readonly kind: "log"; readonly line: string }
+  /** A request that waits for the bytes at `position`: it is to be answered later. */
+  | { readonly kind: "put off"; readonly request: Uint8Array; readonly position: number }
+  /** A request that was put off is answered. */
+  | { readonly kind: "answered" };
+
+/** What the worker for requests that were put off is told: a request, or that there will be no more. */
+export type LateMessage = { readonly request: Uint8Array } | "end";
 
 /** Requests are small, since nothing is written: names, and forgets by the thousand. The kernel wants 8192 at least. */
 const REQUEST_SIZE = 65536;
+/** Milliseconds that a request waits for its bytes before it is put off. */
+const patience = 50;
 
 const send = (message: WorkerMessage) => parentPort!.postMessage(message);
 
@@ -34,7 +47,13 @@ async function run(start: WorkerStart): Promise<void> {
   let session: Session;
   try {
     const module = (await import(start.tree.module)) as Record<string, TreeBuilder>;
-    const tree = module[start.tree.exported](start.tree.data, new SharedChunkCache(start.cache, start.number));
+    const cache = new SharedChunkCache(start.cache, start.number);
+    let isServing = false;
+    const tree = module[start.tree.exported](start.tree.data, cache, (waited, position) => {
+      // What is waited for long must not keep a worker from requests that need not wait.
+      if (isServing && waited >= patience) throw new NotYet(position);
+    });
+    isServing = true;
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;
@@ -47,8 +66,33 @@ async function run(start: WorkerStart): Promise<void> {
   send({ kind: "built" });
   const fd = state.descriptor();
   session.fillsZeros = state.fillsZeros;
-  if (fd !== undefined) serve(fd, session, request, reply, state);
+  if (start.number === start.state.workers) {
+    if (fd !== undefined) await serveWhatIsLate(fd, session, request, reply, state);
+  } else if (fd !== undefined)
+    serve(fd, session, request, reply, state, (bytes, position) =>
+      send({ kind: "put off", request: bytes.slice(), position }),
+    );
   state.end();
+}
+
+function serveWhatIsLate(
+  fd: number,
+  session: Session,
+  request: Request,
+  reply: Reply,
+  state: WorkerState,
+): Promise<void> {
+  return new Promise((done) => {
+    parentPort!.on("message", (message: LateMessage) => {
+      if (message === "end") {
+        parentPort!.close();
+        return done();
+      }
+      request.bytes.set(message.request);
+      const answered = serveLate(fd, session, request, reply, state);
+      send(answered ? { kind: "answered" } : { kind: "put off", request: message.request, position: session.awaited });
+    });
+  });
 }
 
 await run(workerData as WorkerStart);

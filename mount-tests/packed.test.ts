@@ -1,0 +1,89 @@
+/** Compressed disks through the mount: what isn't unpacked yet is waited for, and the rest is served meanwhile. */
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { comesTrue, drivers, people, serialFor, Workspace } from "./helpers.js";
+
+const hasSevenZip = spawnSync("7zz", ["--help"]).error === undefined;
+
+/** Eight readers of the end, as many as would hold up every worker, and one of the start. */
+const readers = `
+import os, sys, threading
+fd = os.open(sys.argv[1], os.O_RDONLY)
+with open(sys.argv[2], "rb") as file: disk = file.read()
+size, wrong = len(disk), []
+def check(at, length):
+    if os.pread(fd, length, at) != disk[at:at + length]: wrong.append((at, length))
+def far(index): check(size - (index + 1) * 65536, 65536)
+threads = [threading.Thread(target=far, args=(index,)) for index in range(8)]
+[thread.start() for thread in threads]
+for step in range(20): check(step * 4096, 4096)
+[thread.join() for thread in threads]
+check(0, size)
+print(wrong)
+sys.exit(1 if wrong else 0)
+`;
+
+for (const driver of drivers) {
+  const test = serialFor(people[0]);
+
+  // zip tells the size, and bzip2 takes seconds to be gone through: the mount answers before.
+  test(`${driver}: far and near reads of a disk that is still unpacked are right`, async (t) => {
+    if (!hasSevenZip) {
+      t.log("skipped: 7zz is not installed (Debian: 7zip)");
+      t.pass();
+      return;
+    }
+    const place = new Workspace(t, people[0]!, driver);
+    const packed = join(place.folder, "disk.zip");
+    spawnSync("7zz", ["a", "-tzip", "-mm=bzip2", "-bd", packed, place.image], { stdio: "ignore" });
+    const env = { XDG_CACHE_HOME: join(place.folder, "cache") };
+    mkdirSync(env.XDG_CACHE_HOME);
+    for (const time of ["first", "second"]) {
+      const mount = ["mount", packed, place.mountpoint, "--as", "disk", "--driver", driver];
+      const { code, stderr } = await place.spindle(mount, undefined, env);
+      t.is(code, 0, `${time}: ${stderr}`);
+      const read = await place.run("python3", ["-c", readers, join(place.mountpoint, "disk.raw"), place.image]);
+      t.deepEqual([read.code, read.stdout.trim()], [0, "[]"], `${time}: ${read.stderr}`);
+      t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
+    }
+  });
+
+  test(`${driver}: a mount that is taken away while reads wait ends, and leaves nothing`, async (t) => {
+    if (!hasSevenZip) {
+      t.log("skipped: 7zz is not installed (Debian: 7zip)");
+      t.pass();
+      return;
+    }
+    const place = new Workspace(t, people[0]!, driver);
+    const packed = join(place.folder, "disk.zip");
+    spawnSync("7zz", ["a", "-tzip", "-mm=bzip2", "-bd", packed, place.image], { stdio: "ignore" });
+    const env = { XDG_CACHE_HOME: join(place.folder, "cache") };
+    mkdirSync(env.XDG_CACHE_HOME);
+    const mount = ["mount", packed, place.mountpoint, "--as", "disk", "--driver", driver];
+    t.is((await place.spindle(mount, undefined, env)).code, 0);
+    const reading = place.run("sh", ["-c", `tail -c 100000 ${join(place.mountpoint, "disk.raw")} | sha256sum`]);
+    t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
+    // Lazily: what is open is served to its end.
+    t.is((await reading).code, 0);
+    t.true(await comesTrue(() => !place.isMounted && place.processes().length === 0, 30_000));
+  });
+
+  test(`${driver}: a compressed disk that is damaged is not mounted, and the reason is told`, async (t) => {
+    const place = new Workspace(t, people[0]!, driver);
+    const env = { XDG_CACHE_HOME: join(place.folder, "cache") };
+    mkdirSync(env.XDG_CACHE_HOME);
+    spawnSync("bash", ["-c", `gzip -1 < disk.img | head -c 3000000 > cut.gz`], { cwd: place.folder });
+    rmSync(place.image);
+    const packed = join(place.folder, "cut.gz");
+    t.is(readFileSync(packed).length, 3_000_000);
+    const { code, stderr } = await place.spindle(
+      ["mount", packed, place.mountpoint, "--as", "disk", "--driver", driver],
+      undefined,
+      env,
+    );
+    t.is(code, 5);
+    t.regex(stderr, /cut\.gz: ends at byte 3000000/);
+    t.false(place.isMounted);
+  });
+}

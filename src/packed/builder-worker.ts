@@ -1,0 +1,35 @@
+/** The thread that runs a pass, or follows another process that does: see builder.ts. */
+import { workerData } from "node:worker_threads";
+import { FileSource } from "../bytes/file.js";
+import { type BuilderStart, lock, publishKept } from "./builder.js";
+import { packings } from "./packings.js";
+import { RunningPass } from "./pass.js";
+import type { Survey } from "./piece-table.js";
+import { Progress } from "./progress.js";
+
+/** Milliseconds between two looks at what the other process has written. */
+const lookInterval = 50;
+
+function work({ fd, path, packing, files, key }: BuilderStart, progress: Progress): void {
+  const file = packings.find(({ name }) => name === packing)!.open(FileSource.over(fd, path));
+  let known: Survey | undefined;
+  for (let locked = false; !locked; ) {
+    locked = lock(files);
+    // What is seen with the lock held is all there is.
+    known = publishKept(files, key, progress, known);
+    if (known.ending || progress.stopping) return;
+    if (!locked) progress.wait(progress.moment, lookInterval);
+  }
+  const pass = new RunningPass(file, files, key, progress);
+  if (!pass.run(() => progress.stopping)) pass.close();
+}
+
+const start = workerData as BuilderStart;
+const progress = new Progress(start.progress);
+try {
+  work(start, progress);
+} catch (error) {
+  progress.fail(error);
+} finally {
+  progress.manned = false;
+}

@@ -1,0 +1,76 @@
+/**
+ * Who runs the pass: the opening thread for the first moments, which is all that a small file takes; then a thread of its
+ * own, beside those that read. Where another process is at the same file already, that thread follows what it writes, and
+ * takes over should it end half-way.
+ */
+import { Worker } from "node:worker_threads";
+import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB } from "../libc.js";
+import type { PackedFile } from "./packing.js";
+import { RunningPass } from "./pass.js";
+import { type PieceFiles, PieceTable, type Survey } from "./piece-table.js";
+import type { Progress } from "./progress.js";
+
+/** Milliseconds that the opening thread takes for the pass. */
+const atOnce = 100;
+/** Milliseconds that closing waits for the thread of the pass. */
+const endPatience = 10_000;
+
+/** What the thread of the pass is given: plain data. */
+export interface BuilderStart {
+  /** The packed file, open. */
+  readonly fd: number;
+  readonly path: string;
+  /** The compression's name. */
+  readonly packing: string;
+  readonly files: PieceFiles;
+  readonly key: Uint8Array;
+  /** The memory of a Progress. */
+  readonly progress: SharedArrayBuffer;
+}
+
+/** Whether this process may write the table: nobody else does. Given back when the files are closed. */
+export function lock({ data }: PieceFiles): boolean {
+  // A filesystem without locks lets several write, the same bytes at the same places.
+  return flock(data, LOCK_EX | LOCK_NB) === 0 || errno() !== EWOULDBLOCK;
+}
+
+/** Publishes what is in the table already, of which `known` was seen before; the ending too, if it is there. */
+export function publishKept(files: PieceFiles, key: Uint8Array, progress: Progress, known?: Survey): Survey {
+  const found = new PieceTable(files, key).survey(known);
+  progress.publish(found.count, found.covered, found.packed);
+  if (found.ending) progress.endAs(found.ending);
+  return found;
+}
+
+/** Sees to it that the pass is run, from where the table ends. */
+export function startPass(file: PackedFile, start: BuilderStart, progress: Progress): void {
+  if (lock(start.files)) {
+    const pass = new RunningPass(file, start.files, start.key, progress);
+    const until = performance.now() + atOnce;
+    if (pass.run(() => performance.now() > until)) return;
+    pass.close();
+  }
+  progress.manned = true;
+  const worker = new Worker(new URL("./builder-worker.js", import.meta.url), {
+    workerData: start,
+    name: "spindle pass",
+  });
+  // The process ends when its work is done, whether the pass is at its end or not.
+  worker.unref();
+  worker.on("error", (error: unknown) => {
+    progress.fail(error);
+    progress.manned = false;
+  });
+}
+
+/** Ends the thread of the pass. @returns whether it has ended: only then may its files be closed */
+export function stopPass(progress: Progress): boolean {
+  progress.stop();
+  const until = performance.now() + endPatience;
+  for (;;) {
+    const moment = progress.moment;
+    if (!progress.manned) return true;
+    if (performance.now() > until) return false;
+    progress.wait(moment, 100);
+  }
+}

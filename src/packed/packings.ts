@@ -1,0 +1,9 @@
+import { bzip2 } from "./bzip2.js";
+import { gzip } from "./gzip.js";
+import type { Packing } from "./packing.js";
+import { xz } from "./xz.js";
+import { zip } from "./zip.js";
+import { zstd } from "./zstd.js";
+
+/** The compressions, told by their signatures; no two have the same. */
+export const packings: readonly Packing[] = [gzip, bzip2, xz, zstd, zip];
