@@ -103,6 +103,7 @@ test("a feature that isn't known is named in the refusal", (t) => {
 test("an external journal is told from a filesystem", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
   const bytes = make(t, 8 * MiB, ["-O", "journal_dev", "-b", "4096"])!;
+  t.true(ext.recognises(new MemorySource("image", bytes)));
   t.throws(() => open(bytes), { code: "unsupported" as never, message: /external journal/ });
 });
 

@@ -47,9 +47,11 @@ export interface Superblock {
 
 export function hasMagic(source: ByteSource): boolean {
   if (source.size < superblockPosition + size) return false;
-  const start = Buffer.alloc(96);
+  const start = Buffer.alloc(100);
   if (readFully(source, superblockPosition, start) < start.length) return false;
-  return start.readUInt16LE(56) === magic && start.readUInt32LE(24) <= 6 && start.readUInt32LE(0) !== 0;
+  // An external journal has no inodes; it is recognised for its refusal to say what it is.
+  const isJournal = (start.readUInt32LE(96) & incompat.journalDevice) !== 0;
+  return start.readUInt16LE(56) === magic && start.readUInt32LE(24) <= 6 && (start.readUInt32LE(0) !== 0 || isJournal);
 }
 
 /** @throws ImageError `corrupt`, or `unsupported` naming the features that are missing here. */
