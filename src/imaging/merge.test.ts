@@ -28,7 +28,7 @@ function states(): [Buffer, Buffer, Buffer, Buffer] {
 
 async function chain(path: (name: string) => string): Promise<[Buffer, Buffer, Buffer, Buffer]> {
   const disks = states();
-  disks.forEach((disk, index) => write(path(`disk${index}`), disk));
+  for (const [index, disk] of disks.entries()) write(path(`disk${index}`), disk);
   const label = { label: "the label", comment: "the comment" };
   await create(path("disk0"), path("0.spin"), { level: 12 });
   await create(path("disk1"), path("1.spin"), { base: path("0.spin"), level: 1 });
