@@ -1,14 +1,14 @@
 import { availableParallelism } from "node:os";
 import type { ImageSpec } from "../chain.js";
 import { usage } from "../errors.js";
-import { createImage } from "../imaging/create.js";
+import { type CreateOptions, createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
-import type { Progress } from "./terminal.js";
+import type { Progress, Terminal } from "./terminal.js";
 
 interface Arguments extends OpeningArguments {
   source: string;
@@ -58,53 +58,63 @@ export const create: Command<Arguments> = {
   async run(given, terminal) {
     const stream = given.source === "-";
     if (stream && process.stdin.isTTY) throw usage("create -: standard input is a terminal; pipe a disk into it.");
-    const started = performance.now();
-    let bar: Progress | undefined;
-    let made: Awaited<ReturnType<typeof createImage>>;
-    try {
-      const create = (spec: ImageSpec) =>
-        createImage({
-          source: given.source,
-          opening: spec,
-          stream: stream ? process.stdin : undefined,
-          image: given.image,
-          base: given.base,
-          parent: spec.parent,
-          chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
-          level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
-          threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
-          label: given.label,
-          comment: given.comment,
-          force: given.force ?? false,
-          tool: `spindle ${version}`,
-          waiting: terminal,
-          progress(done, total, written) {
-            bar ??= terminal.progress("creating", total);
-            bar.update(done, written > 0 ? `ratio ${(done / written).toFixed(1)}` : undefined);
-          },
-        });
-      made = await opening(given.source, given, create);
-    } finally {
-      bar?.stop();
-    }
-    const seconds = (performance.now() - started) / 1000;
-    const data = {
-      image: given.image,
-      kind: given.base === undefined ? "full" : "differential",
-      base: given.base,
-      id: made.id.toString("hex"),
-      contentRoot: made.contentRoot.toString("hex"),
-      size: made.size,
-      fileSize: made.fileSize,
-      ratio: made.size / made.fileSize,
-      chunkSize: made.chunkSize,
-      storedChunks: made.storedChunks,
-      seconds,
-    };
-    terminal.result(
-      data,
-      () =>
-        `${given.image}: ${data.kind} image of ${humanSize(made.size)} in ${humanSize(made.fileSize)} (ratio ${data.ratio.toFixed(1)}), ${counted(made.storedChunks, "chunk")} stored, ${seconds.toFixed(1)} s`,
-    );
+    await makeImage(given, terminal, "creating", { stream: stream ? process.stdin : undefined });
   },
 };
+
+/** What create and merge share: the image, its progress and its result. */
+export async function makeImage(
+  given: Arguments,
+  terminal: Terminal,
+  title: string,
+  more: Partial<CreateOptions>,
+): Promise<void> {
+  const started = performance.now();
+  let bar: Progress | undefined;
+  let made: Awaited<ReturnType<typeof createImage>>;
+  try {
+    const create = (spec: ImageSpec) =>
+      createImage({
+        source: given.source,
+        opening: spec,
+        image: given.image,
+        base: given.base,
+        parent: spec.parent,
+        waiting: terminal,
+        chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
+        level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
+        threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
+        label: given.label,
+        comment: given.comment,
+        force: given.force ?? false,
+        tool: `spindle ${version}`,
+        progress(done, total, written) {
+          bar ??= terminal.progress(title, total);
+          bar.update(done, written > 0 ? `ratio ${(done / written).toFixed(1)}` : undefined);
+        },
+        ...more,
+      });
+    made = await opening(given.source, given, create);
+  } finally {
+    bar?.stop();
+  }
+  const seconds = (performance.now() - started) / 1000;
+  const data = {
+    image: given.image,
+    kind: given.base === undefined ? "full" : "differential",
+    base: given.base,
+    id: made.id.toString("hex"),
+    contentRoot: made.contentRoot.toString("hex"),
+    size: made.size,
+    fileSize: made.fileSize,
+    ratio: made.size / made.fileSize,
+    chunkSize: made.chunkSize,
+    storedChunks: made.storedChunks,
+    seconds,
+  };
+  terminal.result(
+    data,
+    () =>
+      `${given.image}: ${data.kind} image of ${humanSize(made.size)} in ${humanSize(made.fileSize)} (ratio ${data.ratio.toFixed(1)}), ${counted(made.storedChunks, "chunk")} stored, ${seconds.toFixed(1)} s`,
+  );
+}

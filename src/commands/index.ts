@@ -78,6 +78,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./info.js")).info,
   },
   {
+    name: "merge",
+    summary: "Make one image of a chain",
+    load: async () => (await import("./merge.js")).merge,
+  },
+  {
     name: "verify",
     summary: "Check an image against its checksums",
     load: async () => (await import("./verify.js")).verify,

@@ -16,6 +16,8 @@ export interface CreateInit {
   /** The source, or undefined for a stream, whose bytes come in `input`. */
   readonly source: LayersData | undefined;
   readonly base: LayersData | undefined;
+  /** Whether the source is a chain of .spin images of this chunk size, whose frames are taken as they are. */
+  readonly copies: boolean;
   readonly chunkSize: number;
   readonly level: number;
   /** Frames are left here, `outputSlot` bytes a slot. */
@@ -40,7 +42,8 @@ export interface CreateResult {
 serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
   const { chunkSize } = init;
   const disk = init.source && reopenLayers(init.source, new LocalChunkCache(chunkSize * 4)).disk;
-  const base = init.base && chainDigests(init.base);
+  const base = init.base && comparison(init.base);
+  const frames = init.source && init.copies ? spinChain(init.source) : undefined;
   const compressor = new binding.CCtx();
   compressor.setParameter(binding.CParameter.compressionLevel, init.level);
   compressor.setParameter(binding.CParameter.checksumFlag, 1);
@@ -48,7 +51,33 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
   const zeroDigest = new ZeroDigests(chunkSize).chunk;
   const own = disk && Buffer.allocUnsafe(init.inputSlot);
 
-  return ({ slot, position, length }) => {
+  /** Takes the chunks of a job from their files: unpacked to be checked, and not packed again. */
+  const copy = (chain: ChainDigests, { slot, position, length }: CreateJob): CreateResult => {
+    const result = emptyResult(Math.ceil(length / chunkSize));
+    let at = slot * init.outputSlot;
+    for (let i = 0; i < result.kinds.length; i++) {
+      const chunk = position / chunkSize + i;
+      const chunkLength = Math.min(chunkSize, length - i * chunkSize);
+      const leaf = chain.leaf(Math.floor(chunk / fanOut));
+      const digest = leaf.digests.subarray((chunk % fanOut) * digestLength, ((chunk % fanOut) + 1) * digestLength);
+      const zero = digest.equals(chunkLength === chunkSize ? zeroDigest : ZeroDigests.of(chunkLength));
+      result.digests.set(digest, i * digestLength);
+      if (base?.same(chunk, digest)) result.kinds[i] = zero ? BatchKind.sameZero : BatchKind.sameData;
+      else if (zero) result.kinds[i] = BatchKind.zero;
+      else {
+        const frame = chain.storedIn(chunk)!.checkedFrame(chunk, digest, own!.subarray(0, chunkLength));
+        result.kinds[i] = BatchKind.stored;
+        result.lengths[i] = frame.length;
+        new Uint8Array(init.output, at, frame.length).set(frame);
+        at += frame.length;
+      }
+    }
+    return result;
+  };
+
+  return (job) => {
+    if (frames) return copy(frames, job);
+    const { slot, position, length } = job;
     const input = own
       ? own.subarray(0, length)
       : Buffer.from(init.input as SharedArrayBuffer, slot * init.inputSlot, length);
@@ -62,9 +91,7 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
         );
     }
     const count = Math.ceil(length / chunkSize);
-    const kinds = new Uint8Array(count);
-    const lengths = new Uint32Array(count);
-    const digests = new Uint8Array(count * digestLength);
+    const { kinds, lengths, digests } = emptyResult(count);
     let at = slot * init.outputSlot;
     for (let i = 0; i < count; i++) {
       const chunk = input.subarray(i * chunkSize, Math.min(length, (i + 1) * chunkSize));
@@ -88,10 +115,21 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
   };
 });
 
+const emptyResult = (count: number): CreateResult => ({
+  kinds: new Uint8Array(count),
+  lengths: new Uint32Array(count),
+  digests: new Uint8Array(count * digestLength),
+});
+
+/** A chain of which is known that all its layers are .spin images. */
+function spinChain(data: LayersData): ChainDigests {
+  const { layers } = reopenLayers(data, new LocalChunkCache(0));
+  return new ChainDigests(layers.filter((layer) => layer instanceof SpinLayer));
+}
+
 /** Compares chunks with those of a base by digest. */
-function chainDigests(data: LayersData) {
-  const layers = reopenLayers(data, new LocalChunkCache(0)).layers.filter((layer) => layer instanceof SpinLayer);
-  const chain = new ChainDigests(layers);
+function comparison(data: LayersData) {
+  const chain = spinChain(data);
   const chunks = Math.ceil(chain.size / chain.chunkSize);
   return {
     same(chunk: number, digest: Uint8Array): boolean {

@@ -16,6 +16,7 @@ import { fanOut, longestFrame } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { type BaseIdentity, type Batch, SpinWriter, type Written } from "../images/spin/writer.js";
 import type { Disk } from "../layers/disk.js";
+import type { Layer } from "../layers/layer.js";
 import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
@@ -30,11 +31,16 @@ export interface CreateOptions {
   readonly stream?: Readable;
   /** How the source is opened, where more than its path is to be said. */
   readonly opening?: Omit<ImageSpec, "path">;
+  /**
+   * The source is an image to go on with: what it tells of its own source, its label, comment and chunk size are kept, and,
+   * with `frames`, the frames of .spin images are taken as they are, checked and not packed again.
+   */
+  readonly goesOn?: { readonly frames: boolean };
   readonly image: string;
   readonly base?: string;
   /** Where a parent, in the chain of the base or of the source, is that isn't found without it. */
   readonly parent?: string;
-  /** Bytes; the base's for a differential, settings.chunkSize otherwise. */
+  /** Bytes; the base's for a differential, then that of a source to go on with, settings.chunkSize otherwise. */
   readonly chunkSize?: number;
   /** 1 to 19. */
   readonly level: number;
@@ -74,9 +80,10 @@ export async function createImage(options: CreateOptions): Promise<Created> {
   let output: OutputFile | undefined;
   let pool: WorkerPool<CreateJob, CreateResult> | undefined;
   try {
-    const chunkSize = chunkSizeOf(options, base?.layers);
     source = options.stream ? undefined : open({ ...options.opening, path: options.source, parent: undefined });
     open.finish();
+    const kept = options.goesOn && source ? source.layers[0] : undefined;
+    const chunkSize = chunkSizeOf(options, base?.layers, kept);
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
@@ -90,6 +97,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const init: CreateInit = {
       source: source?.data,
       base: base?.opened.data,
+      copies: options.goesOn?.frames === true && isOfSpin(source, chunkSize),
       chunkSize,
       level: options.level,
       output: new SharedArrayBuffer(slots * outputSlot),
@@ -135,9 +143,10 @@ export async function createImage(options: CreateOptions): Promise<Created> {
       ...spec,
       created: new Date().toISOString(),
       tool: options.tool,
+      ...(kept ? ownWords(kept) : {}),
       ...(options.label === undefined ? {} : { label: options.label }),
       ...(options.comment === undefined ? {} : { comment: options.comment }),
-      level: options.level,
+      level: (init.copies ? kept?.facts.level : undefined) ?? options.level,
       ...(options.base === undefined
         ? {}
         : { base: { path: relative(imageFolder, behindLink(options.base)).split(sep).join("/") } }),
@@ -284,13 +293,26 @@ function openBase(path: string, open: ChainOpener) {
   }
 }
 
-function chunkSizeOf(options: CreateOptions, base: readonly SpinLayer[] | undefined): number {
+/** Whether all layers of `source` are .spin images with chunks of this size. */
+const isOfSpin = (source: OpenedLayers | undefined, chunkSize: number): boolean =>
+  source?.layers.every((layer) => layer instanceof SpinLayer && layer.chunkSize === chunkSize) ?? false;
+
+/** What a .spin image tells of its disk beyond the bytes; the facts of other formats are about their files. */
+function ownWords(layer: Layer): Record<string, unknown> {
+  const names = ["source", "logicalSectorSize", "physicalSectorSize", "label", "comment"];
+  return layer instanceof SpinLayer
+    ? Object.fromEntries(Object.entries(layer.facts).filter(([name]) => names.includes(name)))
+    : {};
+}
+
+function chunkSizeOf(options: CreateOptions, base: readonly SpinLayer[] | undefined, kept: Layer | undefined): number {
   const own = base?.[0]?.chunkSize;
   if (own !== undefined && options.chunkSize !== undefined && options.chunkSize !== own)
     throw mismatch(
       `${options.base}: has chunks of ${own} bytes, and a differential has its base's; leave --chunk out or pass ${own}.`,
     );
-  const chunkSize = own ?? options.chunkSize ?? settings.chunkSize;
+  const chunkSize =
+    own ?? options.chunkSize ?? (kept instanceof SpinLayer ? kept.chunkSize : undefined) ?? settings.chunkSize;
   const { smallestChunk, largestChunk } = settings;
   if (chunkSize < smallestChunk || chunkSize > largestChunk || (chunkSize & (chunkSize - 1)) !== 0)
     throw usage(`--chunk ${chunkSize}: must be a power of two from ${smallestChunk} to ${largestChunk} bytes.`);

@@ -62,6 +62,18 @@ export class ChainDigests {
     return this.last;
   }
 
+  /** The layer whose file has the bytes of `chunk` stored; undefined where no layer stores them: they are zero. */
+  storedIn(chunk: number): SpinLayer | undefined {
+    for (const layer of this.layers) {
+      // Beyond a shorter base all is zero, whatever a layer under it holds there.
+      if (chunk * this.chunkSize >= layer.size) return undefined;
+      const spot = layer.spot(chunk);
+      const kind = spot.kind === "leaf" ? spot.leaf.kinds[chunk - spot.firstChunk] : ChunkKind[spot.kind];
+      if (kind !== ChunkKind.absent) return kind === ChunkKind.stored ? layer : undefined;
+    }
+    return undefined;
+  }
+
   /** Whether leaf `number` is a whole leaf within the disk and all zeros, told from the index alone. */
   wholeZeroLeaf(number: number): boolean {
     return (number + 1) * fanOut * this.chunkSize <= this.size && this.zeroLeaves(number) > 0;

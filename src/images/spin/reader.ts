@@ -3,7 +3,7 @@ import binding from "zstd-napi/binding.js";
 import type { ByteSource } from "../../bytes/byte-source.js";
 import { readFully } from "../../bytes/byte-source.js";
 import type { PackedChunks } from "../../bytes/chunk-cache.js";
-import { corrupt, mismatch } from "../../errors.js";
+import { corrupt, type ImageError, mismatch } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
 import type { Damage, Integrity, Layer, ParentReference, PieceReport, Run } from "../../layers/layer.js";
 import { settings } from "../../settings.js";
@@ -190,7 +190,25 @@ export class SpinLayer implements Layer, PackedChunks {
     return Math.min(this.chunkSize, this.size - chunk * this.chunkSize);
   }
 
-  unpack(chunk: number, target: Uint8Array): void {
+  /**
+   * The frame of a stored chunk as it is in the file, after its bytes were unpacked to `scratch` (of the chunk's length) and
+   * compared with `digest`. It is gone when the next chunk is unpacked.
+   * @throws ImageError `corrupt` when it is damaged
+   */
+  checkedFrame(chunk: number, digest: Uint8Array, scratch: Uint8Array): Uint8Array {
+    const length = this.unpack(chunk, scratch);
+    if (!sha256(scratch).equals(digest)) throw this.changed(chunk);
+    return this.frame.subarray(0, length);
+  }
+
+  private changed(chunk: number): ImageError {
+    return corrupt(
+      `${this.name}: chunk ${chunk} does not match its digest: disk bytes ${this.rangeOf(chunk)} were changed. Restore the file from another copy.`,
+    );
+  }
+
+  /** @returns the length of the chunk's frame, which is left in `this.frame` */
+  unpack(chunk: number, target: Uint8Array): number {
     const spot = this.spot(chunk);
     const index = spot.kind === "leaf" ? chunk - spot.firstChunk : 0;
     if (spot.kind !== "leaf" || spot.leaf.kinds[index] !== ChunkKind.stored)
@@ -205,7 +223,7 @@ export class SpinLayer implements Layer, PackedChunks {
       else {
         try {
           const got = this.decompressor.decompress(target, frame);
-          if (got === target.length) return;
+          if (got === target.length) return length;
           problem = `it unpacks to ${got} bytes instead of ${target.length}`;
         } catch (error) {
           problem = `it does not unpack (${(error as Error).message})`;
@@ -298,10 +316,7 @@ export class SpinLayer implements Layer, PackedChunks {
       bytes += target.length;
       try {
         this.unpack(chunk, target);
-        if (digest && !sha256(target).equals(digest))
-          throw corrupt(
-            `${this.name}: chunk ${chunk} does not match its digest: disk bytes ${this.rangeOf(chunk)} were changed. Restore the file from another copy.`,
-          );
+        if (digest && !sha256(target).equals(digest)) throw this.changed(chunk);
       } catch (error) {
         if (run?.end !== chunk) endRun();
         if (run) run.end++;
