@@ -276,6 +276,19 @@ export async function comesTrue(condition: () => boolean, patience = 10_000): Pr
   return true;
 }
 
+/** Waits until `act` fails with `message`; false if it doesn't within `patience` milliseconds. */
+export async function comesToFail(act: () => Promise<unknown>, message: RegExp, patience = 10_000): Promise<boolean> {
+  for (const until = Date.now() + patience; Date.now() < until; ) {
+    try {
+      await act();
+    } catch (error) {
+      if (message.test((error as Error).message)) return true;
+    }
+    await new Promise((done) => setTimeout(done, 10));
+  }
+  return false;
+}
+
 function finished(child: ChildProcess): Promise<Outcome> {
   let stdout = "";
   let stderr = "";

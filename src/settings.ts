@@ -18,8 +18,14 @@ export const settings = {
   filesSearchedForParent: 1000,
   /** Index pages of an image kept by each thread. A leaf page unpacks to some 14 KiB: at most 7 MiB. */
   indexPages: 512,
-  /** Bytes of unpacked chunks a mount keeps by default. */
+  /** Bytes of unpacked chunks a command keeps that reads an image in its own process. */
   cacheBytes: 64 * MiB,
+  /**
+   * Bytes of unpacked chunks a mount keeps by default: this share of the machine's memory, within these bounds. The kernel
+   * keeps what was served; what lies around it in a chunk is kept here alone, and reads at random come back to it. Memory
+   * is taken as chunks come.
+   */
+  mountCache: { share: 1 / 16, least: 64 * MiB, most: 1024 * MiB },
   /** Threads that answer FUSE requests, per processor: more did not help, fewer let a miss block the hits behind it. */
   workersPerProcessor: 2,
   /**
@@ -27,6 +33,7 @@ export const settings = {
    * this size and sends them at once: several workers then unpack side by side. 256 KiB was half as fast again as 1 MiB.
    */
   largestRequest: 256 * KiB,
-  /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput. */
-  readaheadKiB: 1024,
+  /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput, and 2 MiB gave a third
+   * more, since the workers have a window to unpack while the one before is read. */
+  readaheadKiB: 2048,
 } as const;

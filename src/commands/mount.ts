@@ -1,3 +1,4 @@
+import { totalmem } from "node:os";
 import { resolve } from "node:path";
 import { usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
@@ -9,7 +10,7 @@ import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
-import { parseSize } from "./sizes.js";
+import { humanSize, parseSize } from "./sizes.js";
 
 interface Arguments extends OpeningArguments {
   image: string;
@@ -49,7 +50,7 @@ export const mount: Command<Arguments> = {
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
     workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
-    cache: { describe: `Memory for unpacked chunks, for example 256M [${settings.cacheBytes / 1024 / 1024}M]` },
+    cache: { describe: `Memory for unpacked chunks, for example 256M [here ${humanSize(usualCacheBytes())}]` },
     foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
     log: { describe: "Where the background process writes what went wrong" },
     o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
@@ -69,7 +70,7 @@ export const mount: Command<Arguments> = {
     if (given.volume !== undefined && given.as === "disk")
       throw usage("--volume: the disk view shows all partitions. Leave out --volume, or --as disk.");
     const options = parseMountOptions(given.o ?? [], image);
-    const cacheBytes = given.cache === undefined ? settings.cacheBytes : parseSize(given.cache, "--cache");
+    const cacheBytes = given.cache === undefined ? usualCacheBytes() : parseSize(given.cache, "--cache");
     const usual = defaultDriver();
     const driver = given.driver ?? usual.driver;
     if (driver === "direct" && usual.reason) throw usage(`--driver direct: ${usual.reason}. Use --driver fuse-native.`);
@@ -94,3 +95,10 @@ export const mount: Command<Arguments> = {
     });
   },
 };
+
+/** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
+function usualCacheBytes(): number {
+  const { share, least, most } = settings.mountCache;
+  const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
+  return Math.min(most, Math.max(least, Math.floor(memory * share)));
+}

@@ -76,6 +76,8 @@ export interface FileSystem {
   readLink(link: FileId): Uint8Array;
   /** The hole or data at `position` (< the file's size). Absent where the format has no holes. */
   extentAt?(file: FileId, position: number): Extent;
+  /** How many bytes from `position` (< the file's size) on are zeros, where that is told more quickly than reading them. */
+  zerosAt?(file: FileId, position: number): number;
   /** Extended attributes by full name (`user.note`), values as bytes. Absent where the format has none. */
   extendedAttributes?(file: FileId): ReadonlyMap<string, Uint8Array>;
   /** Names of the further streams of a file (NTFS: `file:stream`). Absent where the format has none. */

@@ -79,13 +79,14 @@ export class OutputFile {
     const folder = dirname(this.path);
     const start = temporaryStart(basename(this.path));
     removeLeftovers(folder, start);
+    // Before there is a file: a signal in between would end the process the usual way, and leave it.
+    watchSignals();
     try {
       ({ path: this.temporary, fd: this.fd } = openTemporary(folder, start));
     } catch (error) {
       throw system(`creating ${path}`, error);
     }
     unfinished.add(this.temporary);
-    watchSignals();
   }
 
   /** Appends. */

@@ -66,7 +66,7 @@ test("a byte is that of the newest layer that has it, and zero where none has or
   t.pass();
 });
 
-test("extents cover the disk, are holes exactly where nothing is stored, and their data is what is counted", (t) => {
+test("extents cover the disk, are holes exactly where nothing is stored, their data is what is counted, and zeros are holes", (t) => {
   fc.assert(
     fc.property(stacks, fc.nat(12), fc.nat(12), ([stack, longest], a, b) => {
       const disk = new LayeredDisk(
@@ -80,6 +80,11 @@ test("extents cover the disk, are holes exactly where nothing is stored, and the
         if (holes.slice(at, at + length).some((one) => one !== hole)) return false;
         at += length;
         if (at < disk.size && holes[at] === hole) return false; // the extent should have gone on
+      }
+      for (let at = 0; at < disk.size; at++) {
+        const zeros = disk.zerosAt(at);
+        if (zeros > 0 !== holes[at] || at + zeros > disk.size || holes.slice(at, at + zeros).includes(false))
+          return false;
       }
       const [from, to] = [Math.min(a, b, disk.size), Math.min(Math.max(a, b), disk.size)];
       return disk.dataBytes(from, to) === holes.slice(from, to).filter((hole) => !hole).length;

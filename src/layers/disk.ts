@@ -7,6 +7,8 @@ export interface Disk extends ByteSource {
   extentAt(position: number): Extent;
   /** Bytes in `[from, to)` that aren't holes; of a very fragmented disk, what its beginning lets one expect. */
   dataBytes(from: number, to: number): number;
+  /** How many bytes from `position` (< size) on are zeros by one look at the tables; 0 where something is stored. */
+  zerosAt(position: number): number;
 }
 
 /** Runs that are counted at most: a map may have millions, and its bytes are asked for when a file is first looked at. */
@@ -50,6 +52,11 @@ export class LayeredDisk implements Disk {
       length += next.length;
     }
     return { hole, length: Math.min(length, this.size - position) };
+  }
+
+  zerosAt(position: number): number {
+    const { kind, length } = this.locate(position);
+    return kind === "stored" ? 0 : Math.min(length, this.size - position);
   }
 
   dataBytes(from: number, to: number): number {

@@ -25,6 +25,10 @@ class FakeDisk implements Disk {
     return { hole: false, length: this.size - position };
   }
 
+  zerosAt(position: number): number {
+    return position >= 1000 && position < 5000 ? 5000 - position : 0;
+  }
+
   dataBytes(from: number, to: number): number {
     this.counted++;
     return to - from - Math.max(0, Math.min(to, 5000) - Math.max(from, 1000));
@@ -62,6 +66,13 @@ function idOf(view: ReturnType<typeof diskView>, name: string): number {
   if (id === undefined) throw new Error(`no ${name}`);
   return id;
 }
+
+test("zeros are told for as far as the disk knows them, and no further than the file", (t) => {
+  const view = diskView(new FakeDisk(), twoVolumes, { created });
+  const zeros = (name: string, position: number) => view.zerosAt!(idOf(view, name), position);
+  t.deepEqual([zeros("disk.raw", 999), zeros("disk.raw", 1000), zeros("disk.raw", 4999)], [0, 4000, 1]);
+  t.deepEqual([zeros("p1.raw", 487), zeros("p1.raw", 488), zeros("p5.raw", 100)], [0, 1512, 400]);
+});
 
 test("the root lists the disk, then the volumes by number, in the same order each time", (t) => {
   const view = diskView(new FakeDisk(), twoVolumes, { created });

@@ -104,6 +104,11 @@ class DiskView implements FileSystem {
     return { hole, length: Math.min(length, file.size - position) };
   }
 
+  zerosAt(id: FileId, position: number): number {
+    const file = this.file(id);
+    return Math.min(this.disk.zerosAt(file.position + position), file.size - position);
+  }
+
   private describeFile({ id, position, size }: DiskFile): Attributes {
     const stored = this.disk.dataBytes(position, position + size);
     return this.describe(id, "file", 0o444, size, Math.ceil(stored / 512) * 512);

@@ -66,10 +66,13 @@ export class Crew {
     for (let number = 0; number < workers; number++) this.start({ number, requests: 0, deaths: 0 });
   }
 
-  /** Lets all workers serve the descriptor of a mount. */
-  serve(fd: number): void {
+  /**
+   * Lets all workers serve the descriptor of a mount.
+   * @param fillsZeros whether its kernel fills what a reply to a read lacks with zeros
+   */
+  serve(fd: number, fillsZeros: boolean): void {
     this.fd = fd;
-    this.overview.start(fd);
+    this.overview.start(fd, fillsZeros);
   }
 
   /** There will be no mount: workers end as soon as they have their tree, and none is replaced. */

@@ -105,6 +105,19 @@ test("READ is filled from pieces, and short only at the end of the file", (t) =>
   t.is(ask(s, requestBytes(opcodes.READ, node(7), readIn(2n ** 60n, 4096)))!.body.length, 0);
 });
 
+test("READ of zeros is answered with nothing where the kernel fills them in, and only there", (t) => {
+  const zerosAt = (_: number, position: number) => (position >= 256 && position < 768 ? 768 - position : 0);
+  const { session: s } = session({ zerosAt });
+  const pastTheCache = 2;
+  const length = (position: bigint, size: number, readFlags = 0) =>
+    ask(s, requestBytes(opcodes.READ, node(7), readIn(position, size, readFlags)))!.body.length;
+  t.is(length(256n, 512), 512);
+  s.fillsZeros = true;
+  t.deepEqual([length(256n, 512), length(300n, 10)], [0, 0]);
+  t.deepEqual([length(255n, 512), length(256n, 513)], [512, 513]);
+  t.is(length(256n, 512, pastTheCache), 512, "a read past the page cache takes a short reply as it is");
+});
+
 test("READ into damage is an error as a whole, since a short reply would cut the file", (t) => {
   const { session: s, lines } = session();
   t.deepEqual(ask(s, requestBytes(opcodes.READ, node(10), readIn(0n, 512))), { error: EIO, body: Buffer.alloc(0) });

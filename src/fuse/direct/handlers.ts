@@ -37,6 +37,8 @@ type Handler = (session: Session, request: Request, reply: Reply) => number;
 /** One worker's tree and what it remembers between requests. */
 export class Session {
   readonly listings: Listings;
+  /** Whether the kernel fills what a reply to a read of its page cache lacks with zeros (init.ts). */
+  fillsZeros = false;
 
   constructor(
     readonly tree: FileSystem,
@@ -109,9 +111,10 @@ function statistics(session: Session, _request: Request, reply: Reply): number {
 }
 
 /**
- * A reply shorter than asked for tells the kernel that the file ends there, and it would cut the file's size for every
- * reader. So within the size all bytes are returned or none, and the kernel, after a failed readahead, asks again page
- * by page, which leaves the neighbours of damaged bytes readable. Reads past the page cache may be short.
+ * What a reply lacks the kernel takes for zeros, or for the file's end, which would cut its size for every reader. So
+ * within the size all bytes are returned or none: none where all are zeros and the kernel fills them, and an error where
+ * one of them is damaged: the kernel, after a failed readahead, asks again page by page, which leaves the neighbours of
+ * damaged bytes readable. Reads past the page cache may be short.
  */
 function read(session: Session, request: Request, reply: Reply): number {
   const { fields } = structures.fuse_read_in;
@@ -119,6 +122,8 @@ function read(session: Session, request: Request, reply: Reply): number {
   const file = session.file(request);
   const position = request.u64(fields.offset);
   const length = request.u32(fields.size);
+  const cached = (request.u32(fields.read_flags) & READ_LOCKOWNER) === 0;
+  if (cached && session.fillsZeros && tree.zerosAt && tree.zerosAt(file, position) >= length) return 0;
   if (length > reply.capacity) throw new Error(`the kernel asked for ${length} bytes, more than was agreed on`);
   let filled = 0;
   try {
@@ -129,7 +134,7 @@ function read(session: Session, request: Request, reply: Reply): number {
       filled += count;
     }
   } catch (error) {
-    if (filled === 0 || (request.u32(fields.read_flags) & READ_LOCKOWNER) === 0) throw error;
+    if (filled === 0 || cached) throw error;
     session.log.add(error);
     return filled;
   }

@@ -35,17 +35,18 @@ export const direct: Driver = {
     const wanted = plan.workers || availableParallelism() * settings.workersPerProcessor;
     const crew = new Crew(plan, Math.min(Math.max(1, wanted), MOST_WORKERS));
     let made: KernelMount | undefined;
+    let fillsZeros: boolean;
     try {
       await crew.built;
       made = await makeMount(plan.mountpoint, plan.options);
-      initialise(made.fd, plan.options);
+      fillsZeros = initialise(made.fd, plan.options);
     } catch (error) {
       crew.dismiss();
       await crew.ended;
       if (made) await abandon(made);
       throw error;
     }
-    crew.serve(made.fd);
+    crew.serve(made.fd, fillsZeros);
     return serving(plan, crew, made);
   },
 };
@@ -56,18 +57,21 @@ async function abandon(made: KernelMount): Promise<void> {
   await takeAway(made);
 }
 
-/** Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting. */
-function initialise(fd: number, { allowOther, others }: MountOptions): void {
+/**
+ * Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting.
+ * @returns whether the kernel fills what a reply lacks with zeros
+ */
+function initialise(fd: number, { allowOther, others }: MountOptions): boolean {
   const enforce = allowOther || others.includes("default_permissions");
   const request = new Request(65536);
   const reply = new Reply(4096);
-  for (let finished = false; !finished; ) {
+  for (;;) {
     readSync(fd, request.bytes, 0, request.bytes.length, null);
     if (request.opcode !== opcodes.INIT)
       throw unsupported(`the kernel's first request is ${request.opcode} instead of INIT (${opcodes.INIT}).`);
-    const { length, done } = answerInit(request, reply, getpagesize(), enforce);
+    const { length, done, fillsZeros } = answerInit(request, reply, getpagesize(), enforce);
     writeSync(fd, reply.bytes, reply.start, reply.finish(request.uniqueLow, request.uniqueHigh, length));
-    finished = done;
+    if (done) return fillsZeros;
   }
 }
 

@@ -18,11 +18,15 @@ const MOST_BACKGROUND = 64;
  * - NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: after the first ENOSYS no OPEN and no RELEASE are sent, caches are kept;
  * - POSIX_ACL where the kernel is to enforce permissions: it then asks for access control lists and goes by them, which
  *   mode bits alone would get wrong both ways. It implies default_permissions, so it isn't for the mounting user alone;
+ * - WRITEBACK_CACHE: for the sake of reads. With it the kernel takes sizes as it knows them, which is right for an image,
+ *   and fills what a reply lacks with zeros instead of taking it for the file's end: a stretch of zeros is then answered
+ *   with no bytes at all, and the kernel need not copy them;
  * - CACHE_SYMLINKS, PARALLEL_DIROPS, MAX_PAGES: fewer requests, more at a time, larger ones.
  */
 const wanted =
   initFlags.ASYNC_READ |
   initFlags.ASYNC_DIO |
+  initFlags.WRITEBACK_CACHE |
   initFlags.EXPORT_SUPPORT |
   initFlags.BIG_WRITES |
   initFlags.DO_READDIRPLUS |
@@ -34,7 +38,7 @@ const wanted =
 
 /**
  * Writes the body of the reply to INIT. `done` is false when the kernel speaks a newer major version and will send a
- * second INIT in ours.
+ * second INIT in ours; `fillsZeros` tells whether the kernel fills what a reply to a read of its page cache lacks.
  * @param pageSize of this machine, bytes: the kernel counts a request's size in pages.
  * @param enforce whether the kernel is to enforce the files' permissions.
  * @throws ImageError `unsupported` for a kernel before Linux 5.4.
@@ -44,24 +48,29 @@ export function answerInit(
   reply: Reply,
   pageSize: number,
   enforce: boolean,
-): { length: number; done: boolean } {
+): { length: number; done: boolean; fillsZeros: boolean } {
   const major = request.u32(initIn.major);
   const minor = request.u32(initIn.minor);
   reply.clear(0, structures.fuse_init_out.size);
   reply.u32(initOut.major, protocol.major);
   reply.u32(initOut.minor, major > protocol.major ? protocol.minor : Math.min(minor, protocol.minor));
-  if (major > protocol.major) return { length: structures.fuse_init_out.size, done: false };
+  if (major > protocol.major) return { length: structures.fuse_init_out.size, done: false, fillsZeros: false };
   if (major < protocol.major || minor < protocol.oldestMinor)
     throw unsupported(
       `this kernel speaks FUSE ${major}.${minor}; Spindle's direct driver needs ${protocol.major}.${protocol.oldestMinor} (Linux 5.4). Mount with --driver fuse-native.`,
     );
   reply.u32(initOut.max_readahead, settings.readaheadKiB * 1024);
-  reply.u32(initOut.flags, (enforce ? wanted | initFlags.POSIX_ACL : wanted) & request.u32(initIn.flags));
+  const agreed = (enforce ? wanted | initFlags.POSIX_ACL : wanted) & request.u32(initIn.flags);
+  reply.u32(initOut.flags, agreed);
   reply.u16(initOut.max_background, MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
   // Nothing is ever written; a small value lets the workers' request buffers be small.
   reply.u32(initOut.max_write, 4096);
   reply.u32(initOut.time_gran, 1);
   reply.u16(initOut.max_pages, Math.max(1, Math.floor(settings.largestRequest / pageSize)));
-  return { length: structures.fuse_init_out.size, done: true };
+  return {
+    length: structures.fuse_init_out.size,
+    done: true,
+    fillsZeros: (agreed & initFlags.WRITEBACK_CACHE) !== 0,
+  };
 }

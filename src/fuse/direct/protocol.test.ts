@@ -122,8 +122,8 @@ function init(major: number, minor: number, flags: number, pageSize = 4096, enfo
   const request = new Request(8192);
   request.bytes.set(requestBytes(26, 0n, u32(major, minor, 131072, flags)));
   const reply = new Reply(4096);
-  const { length, done } = answerInit(request, reply, pageSize, enforce);
-  return { body: Buffer.from(reply.body.subarray(0, length)), done };
+  const { length, done, fillsZeros } = answerInit(request, reply, pageSize, enforce);
+  return { body: Buffer.from(reply.body.subarray(0, length)), done, fillsZeros };
 }
 
 test("INIT takes the older minor version and only flags that the kernel offers", (t) => {
@@ -138,6 +138,11 @@ test("INIT takes the older minor version and only flags that the kernel offers",
   t.is(init(7, 45, 0xffffffff).body.readUInt32LE(12), wanted & ~initFlags.POSIX_ACL);
   const older = init(7, 31, initFlags.ASYNC_READ | (1 << 1)).body;
   t.deepEqual([older.readUInt32LE(4), older.readUInt32LE(12)], [31, initFlags.ASYNC_READ]);
+});
+
+test("zeros may be left out of replies only where the kernel agreed to fill them in", (t) => {
+  t.true(init(7, 45, 0xffffffff).fillsZeros);
+  t.false(init(7, 45, ~initFlags.WRITEBACK_CACHE).fillsZeros);
 });
 
 test("a request has at most 256 KiB whatever a page has", (t) => {

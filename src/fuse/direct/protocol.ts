@@ -154,6 +154,7 @@ export const initFlags = {
   BIG_WRITES: 1 << 5,
   DO_READDIRPLUS: 1 << 13,
   ASYNC_DIO: 1 << 15,
+  WRITEBACK_CACHE: 1 << 16,
   NO_OPEN_SUPPORT: 1 << 17,
   PARALLEL_DIROPS: 1 << 18,
   POSIX_ACL: 1 << 20,

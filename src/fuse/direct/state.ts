@@ -32,6 +32,9 @@ const AWAKE = 1;
 /** In `orders`: workers that wait for a request. */
 const LISTENING = 2;
 
+/** In `orders`: whether the kernel fills what a reply to a read lacks with zeros. */
+const FILLS_ZEROS = 3;
+
 /** Workers that never sleep: while one is busy another listens. */
 const LEAST_AWAKE = 2;
 /** Requests in a row before which two others were listening: then one worker too many is awake. */
@@ -70,6 +73,11 @@ export class WorkerState {
     Atomics.wait(this.orders, DESCRIPTOR, 0);
     const order = Atomics.load(this.orders, DESCRIPTOR);
     return order < 0 ? undefined : order - 1;
+  }
+
+  /** Whether the kernel fills what a reply to a read lacks with zeros; known once there is a descriptor. */
+  get fillsZeros(): boolean {
+    return this.orders[FILLS_ZEROS] === 1;
   }
 
   /**
@@ -160,7 +168,8 @@ export class Overview {
   }
 
   /** Lets the workers serve `descriptor`, or end when there is none. */
-  start(descriptor: number | undefined): void {
+  start(descriptor: number | undefined, fillsZeros = false): void {
+    this.orders[FILLS_ZEROS] = fillsZeros ? 1 : 0;
     Atomics.store(this.orders, DESCRIPTOR, descriptor === undefined ? -1 : descriptor + 1);
     Atomics.notify(this.orders, DESCRIPTOR);
   }

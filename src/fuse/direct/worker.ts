@@ -46,6 +46,7 @@ async function run(start: WorkerStart): Promise<void> {
   const reply = new Reply(settings.largestRequest);
   send({ kind: "built" });
   const fd = state.descriptor();
+  session.fillsZeros = state.fillsZeros;
   if (fd !== undefined) serve(fd, session, request, reply, state);
   state.end();
 }
