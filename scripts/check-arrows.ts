@@ -129,8 +129,8 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["koffi"],
-    from: ["libc", "bytes/bzip2", "bytes/lzma"],
-    reason: "calls of the C library are in one file, and those of libbz2 and of liblzma in one each",
+    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/libdeflate"],
+    reason: "calls of the C library are in one file, and those of other libraries in one each",
   },
   { modules: ["fuse-native"], from: ["fuse"], reason: "the portable driver" },
   { modules: ["zstd-napi"], from: ["bytes", "images", "imaging"], reason: "chunks are packed and unpacked" },
