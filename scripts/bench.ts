@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { measureContainers } from "./bench/containers.js";
 import { measureFiles } from "./bench/files.js";
 import * as measure from "./bench/measure.js";
 import { measurePacked } from "./bench/packed.js";
@@ -17,18 +18,18 @@ import { makeTestDisk } from "./bench/test-disk.js";
 
 const help = `npm run bench -- [options]
   --runs N       runs of each measurement, at least 1 [5]
-  --only LIST    of create, restore, read, files, packed [all]
+  --only LIST    of create, restore, read, files, containers, packed [all]
   --servers LIST of direct, fuse-native, qemu, for reading; of the first two for files [direct,fuse-native,qemu]
   --quick        a small disk, one run and short measurements: to see that everything works
   --json         print the result as JSON and nothing else
   --out FILE     write the result as JSON to FILE
-The packed rows need the package nbdkit. The files rows need the package fuse2fs, and root for the comparison with the kernel.
-The disk and the images need some 6 GB in $TMPDIR (${tmpdir()}) and are deleted at the end.`;
+The rows of containers need the packages ewf-tools and xmount for E01, the packed rows nbdkit, the files rows fuse2fs, and
+root for the comparison with the kernel. The disk and the images need some 6 GB in $TMPDIR (${tmpdir()}) and are deleted at the end.`;
 
 const GiB = 1024 ** 3;
-const parts = ["create", "restore", "read", "files", "packed"];
-/** Parts that need none of the images. */
-const needsNone = (part: string) => part === "packed";
+const parts = ["create", "restore", "read", "files", "containers", "packed"];
+/** Parts that have images of their own. */
+const needsNone = (part: string) => part === "packed" || part === "containers";
 const serverNames = ["direct", "fuse-native", "qemu"];
 
 function options() {
@@ -68,9 +69,12 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
   const sections: measure.Section[] = [];
   if (given.only.includes("create")) sections.push(await measure.measureCreation(plan));
   else {
-    if (given.only.some((part) => part !== "files" && !needsNone(part)))
-      await run(...measure.qemuCreate(plan, images.qcow2));
-    if (given.only.some((part) => part !== "read" && !needsNone(part)) || given.servers.some((name) => name !== "qemu"))
+    const needing = given.only.filter((part) => !needsNone(part));
+    if (needing.some((part) => part !== "files")) await run(...measure.qemuCreate(plan, images.qcow2));
+    if (
+      needing.some((part) => part !== "read") ||
+      (needing.length > 0 && given.servers.some((name) => name !== "qemu"))
+    )
       await run(...measure.spindleCreate(disk.path, images.spin));
   }
   if (given.only.includes("restore")) sections.push(await measure.measureRestore(plan, images));
@@ -87,6 +91,7 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
     const drivers = (["direct", "fuse-native"] as const).filter((name) => given.servers.includes(name));
     sections.push(...(await measureFiles(plan, images, drivers)));
   }
+  if (given.only.includes("containers")) sections.push(...(await measureContainers(plan)));
   if (given.only.includes("packed"))
     sections.push(await measurePacked({ folder, runs: given.runs, quick: given.quick, note }));
   return {

@@ -156,8 +156,8 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["koffi"],
-    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate"],
-    reason: "calls of the C library are in one file, those of libbz2, of liblzma and of zlib each in another",
+    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate", "bytes/libdeflate"],
+    reason: "calls of the C library are in one file, and those of other libraries in one each",
   },
   { modules: ["fuse-native"], from: ["fuse"], reason: "the portable driver" },
   { modules: ["zstd-napi"], from: ["bytes", "images", "imaging"], reason: "chunks are packed and unpacked" },

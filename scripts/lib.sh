@@ -25,6 +25,7 @@ has_package() {
   case "$1" in
     fuse3) command -v fusermount3 ;;
     libfuse2) ldconfig -p | grep -F 'libfuse.so.2 ' ;;
+    libdeflate0) ldconfig -p | grep -F 'libdeflate.so.0 ' ;;
     qemu-utils) command -v qemu-img ;;
     qemu-system-common) command -v qemu-storage-daemon ;;
     mtools) command -v mcopy ;;

@@ -61,8 +61,8 @@ export function spindleServer(driver: "direct" | "fuse-native", image: string): 
   };
 }
 
-/** qemu-storage-daemon with a FUSE export, which is put over an existing regular file. */
-export function qemuServer(image: string): Server {
+/** qemu-storage-daemon with a FUSE export, which is put over an existing regular file. `driver` is QEMU's for the image. */
+export function qemuServer(image: string, driver = "qcow2"): Server {
   return {
     name: "qemu-storage-daemon",
     image,
@@ -75,7 +75,7 @@ export function qemuServer(image: string): Server {
         "--blockdev",
         `driver=file,node-name=file,filename=${image},read-only=on`,
         "--blockdev",
-        "driver=qcow2,node-name=disk,file=file,read-only=on",
+        `driver=${driver},node-name=disk,file=file,read-only=on`,
         "--export",
         `type=fuse,id=export,node-name=disk,mountpoint=${file}`,
       ]);

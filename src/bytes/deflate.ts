@@ -1,5 +1,6 @@
 import { constants, inflateRawSync } from "node:zlib";
 import { corrupt } from "../errors.js";
+import { libdeflate } from "./libdeflate.js";
 
 /**
  * Unpacks the start of `packed`, a raw deflate stream (RFC 1951), into `target`, which it must fill exactly. What follows
@@ -7,6 +8,7 @@ import { corrupt } from "../errors.js";
  * @throws ImageError `corrupt`, without a file's name.
  */
 export function unpackDeflate(packed: Uint8Array, target: Uint8Array): void {
+  if (libdeflate()?.unpack("deflate", packed, target) === target.length) return;
   let bytes: Buffer;
   try {
     bytes = inflateRawSync(packed, {

@@ -1,9 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { deflateSync } from "node:zlib";
+import { deflateRawSync, deflateSync } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { ImageError } from "../errors.js";
 import { unpackBzip2 } from "./bzip2.js";
+import { unpackDeflate } from "./deflate.js";
+import { libdeflate } from "./libdeflate.js";
 import { unpackLz4 } from "./lz4.js";
 import { unpackLzma } from "./lzma.js";
 import { unpackLzo } from "./lzo.js";
@@ -44,6 +46,30 @@ function lz4Block(frame: Buffer): Buffer {
   if (length & 0x80000000) throw new Error("the block isn't packed");
   return frame.subarray(11, 11 + length);
 }
+
+test("zlib: what the system's libdeflate makes of a stream is what Node's zlib makes of it", (t) => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 3000 }),
+      fc.integer({ min: 0, max: 9 }),
+      fc.integer({ min: 0, max: 40 }),
+      fc.nat(3000),
+      (bytes, level, repeat, more) => {
+        const input = Buffer.concat(Array.from({ length: repeat + 1 }, () => bytes));
+        const room = Buffer.alloc(input.length + more, 0xee);
+        t.is(unpackZlib(deflateSync(input, { level }), room), input.length);
+        t.true(
+          room.subarray(0, input.length).equals(input) && room.subarray(input.length).every((byte) => byte === 0xee),
+        );
+        const whole = Buffer.alloc(input.length);
+        unpackDeflate(Buffer.concat([deflateRawSync(input, { level }), Buffer.alloc(more % 600, 7)]), whole);
+        t.true(whole.equals(input));
+      },
+    ),
+    { numRuns: 200 },
+  );
+  if (!libdeflate()) t.log("libdeflate isn't installed (Debian: libdeflate0): only Node's zlib was tried");
+});
 
 const inputs: [string, Buffer][] = [
   ["text", text(50_000)],

@@ -1,11 +1,14 @@
 import { inflateSync } from "node:zlib";
 import { corrupt } from "../errors.js";
+import { libdeflate } from "./libdeflate.js";
 
 /**
  * Unpacks `packed`, a zlib stream (RFC 1950), into the start of `target` and returns how many bytes it gave.
  * @throws ImageError `corrupt`, without a file's name.
  */
 export function unpackZlib(packed: Uint8Array, target: Uint8Array): number {
+  const got = libdeflate()?.unpack("zlib", packed, target) ?? -1;
+  if (got >= 0) return got;
   let bytes: Buffer;
   try {
     bytes = inflateSync(packed, { maxOutputLength: target.length, chunkSize: Math.max(64, target.length) });

@@ -6,7 +6,7 @@
  *   COWD   ESX's older deltas (vmfsSparse): tables of 4096 grains, most often of one sector
  *   SE     ESX's newer ones (seSparse): entries of 64 bits
  */
-import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
+import { type ByteSource, readExactly, readFully } from "../../bytes/byte-source.js";
 import type { PackedChunks } from "../../bytes/chunk-cache.js";
 import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { unpackZlib } from "../../bytes/zlib.js";
@@ -176,6 +176,7 @@ export class HostedTable extends GrainTable implements PackedChunks {
   readonly entrySize = 4;
   readonly compressed: boolean;
   private scratch: Buffer | undefined;
+  private packed: Buffer | undefined;
 
   constructor(
     source: ByteSource,
@@ -269,10 +270,11 @@ export class HostedTable extends GrainTable implements PackedChunks {
   private packedGrain(chunk: number, position: number): Buffer {
     const { source, blockSize } = this;
     const longest = 2 * blockSize;
+    this.packed ??= Buffer.allocUnsafeSlow(longest);
     if ((this.header.flags & Flag.markers) === 0) {
-      const length = Math.min(longest, source.size - position);
-      if (length <= 0) throw corrupt("the file ends before it");
-      return readExactly(source, position, length, "a grain");
+      const length = readFully(source, position, this.packed);
+      if (length === 0) throw corrupt("the file ends before it");
+      return this.packed.subarray(0, length);
     }
     const marker = readExactly(source, position, 12, "its marker");
     const lba = u64le(marker, 0);
@@ -280,7 +282,9 @@ export class HostedTable extends GrainTable implements PackedChunks {
     if (lba * sector !== chunk * blockSize)
       throw corrupt(`its marker says that it belongs at byte ${lba * sector} of the disk`);
     if (length === 0 || length > longest) throw corrupt(`its marker tells of an impossible length of ${length} bytes`);
-    return readExactly(source, position + 12, length, "it");
+    const packed = this.packed.subarray(0, length);
+    if (readFully(source, position + 12, packed) !== length) readExactly(source, position + 12, length, "it"); // throws why
+    return packed;
   }
 }
 
