@@ -24,12 +24,17 @@ const arrows: readonly Arrow[] = [
   { from: "format", to: ["bytes"], reason: "a format is recognised by its bytes and uses the chunk cache" },
   { from: "images", to: ["bytes", "format"], reason: "an image is made of bytes" },
   { from: "images", to: ["layers/layer"], reason: "an image becomes a Layer; how layers meet is not its business" },
+  {
+    from: "images/overlay",
+    to: ["layers/overlay-memory"],
+    reason: "its file is what layers/overlay.ts keeps, in blocks of the same size",
+  },
   { from: "layers", to: ["bytes"], reason: "a disk is bytes" },
   { from: "volumes", to: ["bytes", "format"], reason: "volumes are found in the bytes of a disk" },
   { from: "filesystems", to: ["bytes", "format"], reason: "a filesystem is read from the bytes of a volume" },
   {
     from: "view",
-    to: ["bytes", "layers/disk", "volumes/volume", "filesystems/filesystem"],
+    to: ["bytes", "layers/disk", "layers/overlay", "volumes/volume", "filesystems/filesystem"],
     reason: "a view joins what others opened: it knows their interfaces and none of their formats",
   },
   {
@@ -39,17 +44,23 @@ const arrows: readonly Arrow[] = [
   },
   {
     from: "fuse/request",
-    to: ["open"],
-    reason: "a server opens its image itself, in its own process; the drivers are given a tree",
+    to: ["open", "writable", "layers/overlay"],
+    reason:
+      "a server opens its image itself, in its own process, and flushes what it wrote; the drivers are given a tree",
   },
   {
     from: "chain",
-    to: ["bytes", "format", "images", "layers"],
+    to: ["bytes", "format", "images", "layers", "libc"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
   {
+    from: "writable",
+    to: ["chain", "bytes", "images/overlay", "layers", "libc"],
+    reason: "the writable top of a chain: a file, and the disk that it makes of the layers",
+  },
+  {
     from: "open",
-    to: ["chain", "bytes", "format", "layers", "volumes", "filesystems", "view"],
+    to: ["chain", "writable", "bytes", "format", "layers", "volumes", "filesystems", "view"],
     reason: "the assembly line is the one place that sees all stages",
   },
   {
@@ -103,7 +114,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "writable", "version"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {
@@ -118,7 +129,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:os", "node:process", "node:url", "node:perf_hooks"],
-    from: ["libc", "bytes", "fuse", "imaging", "commands"],
+    from: ["libc", "bytes", "fuse", "imaging", "commands", "writable"],
     reason: "a format reads the same on every machine",
   },
   {

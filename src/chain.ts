@@ -10,12 +10,13 @@ import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
+import { busy, corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
 import type { Format, Surroundings } from "./format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
+import { EWOULDBLOCK, errno, flock, LOCK_NB, LOCK_SH } from "./libc.js";
 import { settings } from "./settings.js";
 
 /** What to open and how to show it. Plain data. */
@@ -87,6 +88,14 @@ class OpenFiles {
       this.sources.set(path, source);
     }
     return source;
+  }
+
+  /** Keeps others from writing to a file that is open, for as long as it is. @throws ImageError `busy` where one does */
+  holdStill(path: string): void {
+    // A thread has the descriptors of the first, and their locks.
+    if (this.sealed) return;
+    if (flock(this.open(path).fd, LOCK_SH | LOCK_NB) !== 0 && errno() === EWOULDBLOCK)
+      throw busy(`${path}: is written to by a mount just now. Unmount that first (spindle unmount), then try again.`);
   }
 
   /** Closes what was opened since there were `count` files. */
@@ -180,6 +189,7 @@ function openLayer(
 ): Layer {
   const source = files.open(path);
   const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
+  if (used.changes) files.holdStill(path);
   if (options?.snapshot !== undefined && !used.hasSnapshots)
     throw usage(`${path}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
   return used.open(source, {
@@ -215,7 +225,7 @@ function openParent(
     const before = files.count;
     try {
       const parent = openLayer(path, format, files, cache, options);
-      reference.check(parent);
+      reference.check(parent, files.open(path));
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -253,7 +263,7 @@ function findMoved(child: Layer, files: OpenFiles, options: Surroundings["option
     if (path === child.name) continue;
     const before = files.count;
     try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options));
+      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options), files.open(path));
       return path;
     } catch {
       // not this one

@@ -12,10 +12,11 @@ import { filesystems, optical } from "./filesystems/index.js";
 import type { Format } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import { settings } from "./settings.js";
-import { diskView } from "./view/disk-view.js";
+import { diskView, writableDiskView } from "./view/disk-view.js";
 import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
 import type { Volume, VolumeTable } from "./volumes/volume.js";
+import { type OpenedOverlay, type OverlayData, openOverlay, overlayDisk } from "./writable.js";
 
 export interface OpenedImage extends OpenedLayers {
   readonly table: VolumeTable;
@@ -44,11 +45,41 @@ export interface OpenedFiles extends OpenedImage {
 interface TreeData {
   readonly layers: LayersData;
   readonly created: { readonly seconds: number; readonly nanoseconds: number };
+  /** Of a disk that can be written to; with the partitions as they were then, for what is written may change them. */
+  readonly writable?: { readonly overlay: OverlayData; readonly table: VolumeTable };
+}
+
+/** An image with a writable top. */
+export interface OpenedWritable extends OpenedImage {
+  readonly overlay: OpenedOverlay;
 }
 
 /** Opens an image with its parents and its partition table. */
 export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
   return openTree(spec, cache, (image) => image);
+}
+
+/**
+ * Opens an image and the overlay that is written to in its place.
+ * @param path of the overlay, which is made where there is none; undefined for a temporary one
+ * @param threads that will write
+ */
+export function openWritable(spec: ImageSpec, path: string | undefined, threads: number): OpenedWritable {
+  return openTree(spec, undefined, (image) => {
+    const overlay = openOverlay(image, path, threads);
+    const close = () => {
+      overlay.close();
+      image.close();
+    };
+    try {
+      const table = readVolumes(overlay.disk, sectorSizeOf(image));
+      const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
+      return { ...image, disk: overlay.disk, table, treeData, overlay, close };
+    } catch (error) {
+      overlay.close();
+      throw error;
+    }
+  });
 }
 
 /** Opens an image and looks for filesystems; there may be none, or none that can be read. */
@@ -186,16 +217,25 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
   );
 }
 
-/** The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts). */
-export function buildTree(data: unknown, cache: ChunkCache): FileSystem {
-  const { layers, created } = data as TreeData;
+/**
+ * The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts).
+ * @param worker the thread's number, from 0
+ */
+export function buildTree(data: unknown, cache: ChunkCache, worker: number): FileSystem {
+  const { layers, created, writable } = data as TreeData;
   const opened = reopenLayers(layers, cache);
+  if (writable)
+    return writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), writable.table, { created });
   const table = volumesOf(opened);
   if (layers.spec.view !== "files") return diskView(opened.disk, table, { created });
   return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
 }
 
 function volumesOf(opened: OpenedLayers): VolumeTable {
-  const sectorSize = opened.layers[0]!.facts.logicalSectorSize;
-  return readVolumes(opened.disk, typeof sectorSize === "number" ? sectorSize : undefined);
+  return readVolumes(opened.disk, sectorSizeOf(opened));
+}
+
+function sectorSizeOf({ layers }: OpenedLayers): number | undefined {
+  const sectorSize = layers[0]!.facts.logicalSectorSize;
+  return typeof sectorSize === "number" ? sectorSize : undefined;
 }

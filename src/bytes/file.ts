@@ -11,6 +11,8 @@ export class FileSource implements ByteSource {
   readonly kind: FileKind;
   /** The same for all paths to one file. */
   readonly identity: string;
+  /** When the file was changed last, in nanoseconds since 1970, as decimal digits. */
+  readonly modified: string;
   /** The last extent found: neighbours are asked for one after another. */
   private extentStart = 0;
   private extentEnd = 0;
@@ -23,6 +25,7 @@ export class FileSource implements ByteSource {
   ) {
     const stat = fstatSync(fd);
     this.identity = `${stat.dev}:${stat.ino}`;
+    this.modified = `${fstatSync(fd, { bigint: true }).mtimeNs}`;
     this.kind = stat.isBlockDevice() ? "block device" : stat.isCharacterDevice() ? "character device" : "file";
     this.size = this.kind === "file" ? stat.size : Math.max(0, lseek(fd, 0, SEEK_END));
     this.tellsHoles = this.kind === "file";

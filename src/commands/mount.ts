@@ -16,6 +16,7 @@ interface Arguments {
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
+  writable?: string;
   parent?: string;
   snapshot?: string;
   driver?: DriverName;
@@ -30,7 +31,7 @@ export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
   summary: "Show an image as a drive",
   description:
-    "Mounts an image read-only. The folder shows the files in it: those of its filesystem, or a folder p1, p2 and so on for " +
+    "Mounts an image, read-only unless --writable is given. The folder shows the files in it: those of its filesystem, or a folder p1, p2 and so on for " +
     "each when there are several. With --as disk it shows the whole disk as disk.raw and its partitions as p1.raw, p2.raw. " +
     "Returns when the mount answers; a background process serves it until `spindle unmount`, which umount(8) and " +
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
@@ -45,6 +46,12 @@ export const mount: Command<Arguments> = {
       describe: "What to show: the files in the image, or the disk and its partitions",
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
+    writable: {
+      requiresArg: false,
+      describe:
+        "Let the disk be written to: the image stays as it is, and what is written goes to this overlay file, which is " +
+        "made or found again; without a name to one that vanishes with the mount",
+    },
     parent: { describe: "Where the base of a differential is, when it was moved" },
     snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
     driver: {
@@ -61,6 +68,7 @@ export const mount: Command<Arguments> = {
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
     ["spindle mount disk.spin /mnt/root --volume 2", "Show those of the second partition"],
     ["spindle mount disk.spin /mnt/disk --as disk", "Show the disk and its partitions"],
+    ["spindle mount disk.spin /mnt/disk --as disk --writable=work.overlay", "Write to the disk, beside the image"],
     ["spindle mount disk.spin ~/files --foreground", "Serve until Ctrl-C"],
   ],
   async run(given, terminal) {
@@ -71,7 +79,15 @@ export const mount: Command<Arguments> = {
       throw usage("--log: in the foreground the log is stderr. Leave out --log, or --foreground.");
     if (given.volume !== undefined && given.as === "disk")
       throw usage("--volume: the disk view shows all partitions. Leave out --volume, or --as disk.");
-    const options = parseMountOptions(given.o ?? [], image);
+    if (given.writable !== undefined && given.as !== "disk")
+      throw usage("--writable: only the disk can be written to, not the files in it. Add --as disk.");
+    const writable =
+      given.writable === undefined
+        ? undefined
+        : given.writable === ""
+          ? ("temporary" as const)
+          : { overlay: resolve(given.writable) };
+    const options = parseMountOptions(given.o ?? [], image, writable !== undefined);
     const cacheBytes = given.cache === undefined ? usualCacheBytes() : parseSize(given.cache, "--cache");
     const usual = defaultDriver();
     const driver = given.driver ?? usual.driver;
@@ -82,7 +98,19 @@ export const mount: Command<Arguments> = {
 
     const parent = given.parent === undefined ? undefined : resolve(given.parent);
     const { as: view, volume, snapshot } = given;
-    const request = { image, parent, snapshot, view, volume, mountpoint, driver, options, workers, cacheBytes };
+    const request = {
+      image,
+      parent,
+      snapshot,
+      view,
+      writable,
+      volume,
+      mountpoint,
+      driver,
+      options,
+      workers,
+      cacheBytes,
+    };
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;

@@ -49,7 +49,7 @@ export const native: Driver = {
   async mount(plan: MountPlan): Promise<Server> {
     const Fuse = load();
     const build = ((await import(plan.tree.module)) as Record<string, TreeBuilder>)[plan.tree.exported]!;
-    const tree = new NativeTree(build(plan.tree.data, new LocalChunkCache(plan.cacheBytes)), plan.log);
+    const tree = new NativeTree(build(plan.tree.data, new LocalChunkCache(plan.cacheBytes), 0), plan.log);
     const before = listMounts();
     const descriptors = fuseDescriptors();
     const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations, { timeout: false });

@@ -3,8 +3,10 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
-import { openFiles, openImage } from "../open.js";
+import { OverlayDisk } from "../layers/overlay.js";
+import { type OpenedImage, openFiles, openImage, openWritable } from "../open.js";
 import { settings } from "../settings.js";
+import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
@@ -19,6 +21,8 @@ export interface MountRequest {
   /** A snapshot inside the image. */
   readonly snapshot?: string;
   readonly view: "files" | "disk";
+  /** Writes go to an overlay: in the file of this path, made where there is none; `temporary` vanishes with the mount. */
+  readonly writable?: { readonly overlay: string } | "temporary";
   /** Of the files view only this filesystem. */
   readonly volume?: string;
   /** As resolveMountpoint gives it. */
@@ -91,17 +95,22 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { image: path, parent, snapshot, view, volume } = request;
-  const opened =
-    view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+  const { writable } = request;
+  const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
+  const opened = openFor(request, workers);
+  const { overlay } = opened;
+  const flushing = overlay && flushNowAndThen(overlay.disk, log);
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
+    if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
     await serve({
       plan: {
         mountpoint: request.mountpoint,
         options: request.options,
         tree: { module: new URL("../open.js", import.meta.url).href, exported: "buildTree", data: opened.treeData },
-        workers: request.workers ?? availableParallelism() * settings.workersPerProcessor,
+        workers,
+        writable: overlay !== undefined,
+        workerDied: overlay && ((worker) => OverlayDisk.releaseDead(overlay.data.memory, worker)),
         cacheBytes: request.cacheBytes,
         chunkSize: opened.chunkSize,
         log,
@@ -113,9 +122,38 @@ export async function serveRequest(
       ready,
       abort,
     });
+    // Whoever unmounts is told that it is done when it is durable.
+    overlay?.disk.flush();
   } finally {
+    clearInterval(flushing);
     opened.close();
   }
+}
+
+function openFor(request: MountRequest, workers: number): OpenedImage & { readonly overlay?: OpenedOverlay } {
+  const { image: path, parent, snapshot, view, volume, writable } = request;
+  if (writable)
+    return openWritable({ path, parent, snapshot }, writable === "temporary" ? undefined : writable.overlay, workers);
+  return view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+}
+
+/** Milliseconds between two flushes that nobody asked for: so much of what was not flushed a crash may cost. */
+const flushInterval = 5000;
+
+/** What the server writes when nobody asks, for the case that it is killed; failures are told to the log. */
+function flushNowAndThen(disk: OverlayDisk, log: (line: string) => void): NodeJS.Timeout {
+  let flushed = 0;
+  const timer = setInterval(() => {
+    const { lastWrite } = disk;
+    if (lastWrite === flushed) return;
+    try {
+      disk.flush();
+      flushed = lastWrite;
+    } catch (error) {
+      log(error instanceof Error ? error.message : String(error));
+    }
+  }, flushInterval);
+  return timer.unref();
 }
 
 async function loadDriver(name: DriverName): Promise<Driver> {

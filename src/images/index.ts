@@ -1,5 +1,6 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
+import { overlay } from "./overlay/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
@@ -17,4 +18,17 @@ import { vmdk } from "./vmdk/index.js";
  * before the weaker. A fixed VHD is told by its last bytes alone, so it comes after all that are told by their first. Then
  * come containers that are known and not read, which are refused by name; raw comes last, since any bytes can be a raw disk.
  */
-export const images: readonly Format<Layer>[] = [spin, parallels, vhdx, qcow2, qcow, qed, vmdk, vdi, vhd, unread, raw];
+export const images: readonly Format<Layer>[] = [
+  spin,
+  overlay,
+  parallels,
+  vhdx,
+  qcow2,
+  qcow,
+  qed,
+  vmdk,
+  vdi,
+  vhd,
+  unread,
+  raw,
+];

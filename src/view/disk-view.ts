@@ -1,7 +1,18 @@
 import type { Extent } from "../bytes/byte-source.js";
 import { type ImageError, missing } from "../errors.js";
-import type { Attributes, Entry, FileId, FileKind, FileSystem, Statistics, Time } from "../filesystems/filesystem.js";
+import type {
+  Attributes,
+  Changes,
+  Entry,
+  FileId,
+  FileKind,
+  FileSystem,
+  Share,
+  Statistics,
+  Time,
+} from "../filesystems/filesystem.js";
 import type { Disk } from "../layers/disk.js";
+import type { WritableDisk } from "../layers/overlay.js";
 import type { VolumeTable } from "../volumes/volume.js";
 
 /** The root directory. */
@@ -17,6 +28,11 @@ const blockSize = 4096;
  */
 export function diskView(disk: Disk, table: VolumeTable, times: { created: Time }): FileSystem {
   return new DiskView(disk, table, times.created);
+}
+
+/** The same of a disk that can be written to: the files are one set of bytes, and a write is one to the disk. */
+export function writableDiskView(disk: WritableDisk, table: VolumeTable, times: { created: Time }): FileSystem {
+  return new WritableDiskView(disk, table, times.created);
 }
 
 /** A stretch of the disk under a name. */
@@ -38,7 +54,7 @@ class DiskView implements FileSystem {
   readonly label = "";
   readonly root = rootId;
   readonly statistics: Statistics;
-  private readonly files = new Map<FileId, DiskFile>();
+  protected readonly files = new Map<FileId, DiskFile>();
   private readonly byName = new Map<string, DiskFile>();
   private readonly entries: readonly Entry[];
   /** Counting what is stored walks an image's tables, so it is done when a file is first asked about, and once. */
@@ -47,7 +63,7 @@ class DiskView implements FileSystem {
   constructor(
     private readonly disk: Disk,
     table: VolumeTable,
-    private readonly created: Time,
+    protected readonly created: Time,
   ) {
     const files = [
       new DiskFile(diskId, "disk.raw", 0, disk.size),
@@ -132,7 +148,7 @@ class DiskView implements FileSystem {
     };
   }
 
-  private file(id: FileId): DiskFile {
+  protected file(id: FileId): DiskFile {
     const file = this.files.get(id);
     if (!file) throw this.notHere(id, "file");
     return file;
@@ -140,5 +156,54 @@ class DiskView implements FileSystem {
 
   private notHere(id: FileId, what: string): ImageError {
     return missing(`${this.disk.name}: there is no ${what} with number ${id}.`);
+  }
+}
+
+class WritableDiskView extends DiskView implements Changes {
+  readonly changes: Changes = this;
+
+  constructor(
+    private readonly writable: WritableDisk,
+    table: VolumeTable,
+    created: Time,
+  ) {
+    super(writable, table, created);
+  }
+
+  override attributes(id: FileId): Attributes {
+    const known = super.attributes(id);
+    if (id === rootId) return known;
+    const { written, lastWrite } = this.writable;
+    const modified =
+      lastWrite === 0
+        ? this.created
+        : { seconds: Math.floor(lastWrite / 1000), nanoseconds: Math.floor(lastWrite % 1000) * 1e6 };
+    // What was written may have been stored before: a file that tells of too much is read; of too little is taken for a hole.
+    const allocated = Math.min(Math.ceil(known.size / 512) * 512, known.allocated + written);
+    return { ...known, mode: 0o644, allocated, modified, changed: modified };
+  }
+
+  write(id: FileId, position: number, bytes: Uint8Array): void {
+    this.writable.write(this.file(id).position + position, bytes);
+  }
+
+  clear(id: FileId, position: number, length: number): void {
+    this.writable.clear(this.file(id).position + position, length);
+  }
+
+  flush(): void {
+    this.writable.flush();
+  }
+
+  others(id: FileId, position: number, length: number): Share[] {
+    const start = this.file(id).position + position;
+    const shares: Share[] = [];
+    for (const other of this.files.values()) {
+      if (other.id === id) continue;
+      const from = Math.max(start, other.position);
+      const to = Math.min(start + length, other.position + other.size);
+      if (from < to) shares.push({ file: other.id, position: from - other.position, length: to - from });
+    }
+    return shares;
   }
 }

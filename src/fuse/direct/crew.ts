@@ -5,6 +5,8 @@ import { createSharedCacheMemory, type SharedCacheMemory, SharedChunkCache } fro
 import { ImageError } from "../../errors.js";
 import type { MountPlan } from "../driver.js";
 import { errno, FailureLog } from "../errno.js";
+import { createInvalidationMemory, type InvalidationMemory, InvalidationRing } from "./invalidation.js";
+import type { InvalidatorStart } from "./invalidator.js";
 import { Reply } from "./protocol.js";
 import { createState, Overview, type SharedState } from "./state.js";
 import type { WorkerMessage, WorkerStart } from "./worker.js";
@@ -37,6 +39,7 @@ export class Crew {
   private readonly cache: SharedCacheMemory;
   private readonly state: SharedState;
   private readonly overview: Overview;
+  private readonly invalidation: InvalidationMemory | undefined;
   private fd: number | undefined;
   private finished = false;
   private waiting: number;
@@ -48,8 +51,9 @@ export class Crew {
   /** @param workers at least 1 */
   constructor(
     private readonly plan: MountPlan,
-    workers: number,
+    private readonly workers: number,
   ) {
+    this.invalidation = plan.writable ? createInvalidationMemory() : undefined;
     this.failures = new FailureLog(plan.log);
     this.cache = createSharedCacheMemory({ bytes: plan.cacheBytes, chunkSize: plan.chunkSize, workers });
     this.state = createState(workers);
@@ -72,6 +76,7 @@ export class Crew {
    */
   serve(fd: number, fillsZeros: boolean): void {
     this.fd = fd;
+    if (this.invalidation) this.startInvalidator(this.invalidation, fd);
     this.overview.start(fd, fillsZeros);
   }
 
@@ -88,7 +93,8 @@ export class Crew {
   private start(place: Place): void {
     const { plan, cache, state } = this;
     place.requests = this.overview.requestsOf(place.number);
-    const workerData: WorkerStart = { number: place.number, tree: plan.tree, cache, state };
+    const { invalidation } = this;
+    const workerData: WorkerStart = { number: place.number, tree: plan.tree, cache, state, invalidation };
     const worker = new Worker(new URL("./worker.js", import.meta.url), {
       workerData,
       name: `spindle ${place.number}`,
@@ -123,6 +129,8 @@ export class Crew {
     }
     const answered = this.answerFor(place.number);
     await SharedChunkCache.releaseDead(this.cache, place.number);
+    if (this.invalidation) InvalidationRing.releaseDead(this.invalidation, place.number, this.workers);
+    this.plan.workerDied?.(place.number);
     if (answered || this.overview.requestsOf(place.number) > place.requests) place.deaths = 0;
     place.deaths++;
     const what = answered ? "; the request that it held was answered with an input/output error" : "";
@@ -150,8 +158,22 @@ export class Crew {
     return true;
   }
 
+  /** Without this thread nobody who writes is answered: when it fails, the mount ends. */
+  private startInvalidator(memory: InvalidationMemory, fd: number): void {
+    const workerData: InvalidatorStart = { memory, fd, owner: this.workers + 1 };
+    const thread = new Worker(new URL("./invalidator.js", import.meta.url), { workerData, name: "spindle pages" });
+    this.alive++;
+    thread.on("error", (error: unknown) => {
+      this.plan.log(`the thread that keeps the files' pages alike stopped. Unmounting. The reason: ${error}`);
+      this.hopeless();
+    });
+    thread.on("exit", () => this.leave());
+  }
+
   private leave(): void {
     this.overview.wakeAll();
+    // The last of the workers: nothing more will be written.
+    if (this.invalidation && this.alive === 2) InvalidationRing.end(this.invalidation);
     if (--this.alive === 0) this.reportEnded();
   }
 }

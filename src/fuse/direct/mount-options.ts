@@ -33,8 +33,9 @@ export function systemOptions(
   fd: number,
   user: number,
   group: number,
+  writable = false,
 ): { flags: number; data: string } {
-  let bits = flags.ro | flags.nosuid | flags.nodev;
+  let bits = (writable ? 0 : flags.ro) | flags.nosuid | flags.nodev;
   const words = [`fd=${fd}`, "rootmode=40000", `user_id=${user}`, `group_id=${group}`];
   if (options.allowOther) words.push("allow_other", "default_permissions");
   for (const option of checked(options)) {
@@ -48,8 +49,14 @@ export function systemOptions(
  * The list after `-o` of fusermount3, which adds the descriptor and the user by itself.
  * @throws ImageError `usage` naming an option that can't be met
  */
-export function helperOptions(options: MountOptions): string {
-  const words = ["ro", "nosuid", "nodev", `fsname=${escapeOption(options.fsname)}`, "subtype=spindle"];
+export function helperOptions(options: MountOptions, writable = false): string {
+  const words = [
+    writable ? "rw" : "ro",
+    "nosuid",
+    "nodev",
+    `fsname=${escapeOption(options.fsname)}`,
+    "subtype=spindle",
+  ];
   if (options.allowOther) words.push("allow_other", "default_permissions");
   for (const option of checked(options)) if (!words.includes(option)) words.push(option);
   return words.join(",");

@@ -6,6 +6,7 @@ import { settings } from "../../settings.js";
 import type { TreeBuilder, TreeSpec } from "../driver.js";
 import { FailureLog } from "../errno.js";
 import { Session } from "./handlers.js";
+import { type InvalidationMemory, InvalidationRing, OpenFiles } from "./invalidation.js";
 import { Reply, Request } from "./protocol.js";
 import { serve } from "./serve.js";
 import { type SharedState, WorkerState } from "./state.js";
@@ -16,6 +17,8 @@ export interface WorkerStart {
   readonly tree: TreeSpec;
   readonly cache: SharedCacheMemory;
   readonly state: SharedState;
+  /** Of a mount that is written to. */
+  readonly invalidation?: InvalidationMemory;
 }
 
 export type WorkerMessage =
@@ -24,8 +27,10 @@ export type WorkerMessage =
   | { readonly kind: "failed"; readonly code?: ErrorCode; readonly text: string }
   | { readonly kind: "log"; readonly line: string };
 
-/** Requests are small, since nothing is written: names, and forgets by the thousand. The kernel wants 8192 at least. */
+/** Requests are small where nothing is written: names, and forgets by the thousand. The kernel wants 8192 at least. */
 const REQUEST_SIZE = 65536;
+/** Seconds for which the kernel may keep the times of files that are written to. */
+const CHANGING_SECONDS = 1;
 
 const send = (message: WorkerMessage) => parentPort!.postMessage(message);
 
@@ -34,7 +39,11 @@ async function run(start: WorkerStart): Promise<void> {
   let session: Session;
   try {
     const module = (await import(start.tree.module)) as Record<string, TreeBuilder>;
-    const tree = module[start.tree.exported](start.tree.data, new SharedChunkCache(start.cache, start.number));
+    const tree = module[start.tree.exported](
+      start.tree.data,
+      new SharedChunkCache(start.cache, start.number),
+      start.number,
+    );
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;
@@ -42,8 +51,13 @@ async function run(start: WorkerStart): Promise<void> {
     send({ kind: "failed", code, text });
     return;
   }
-  const request = new Request(REQUEST_SIZE);
+  const { invalidation } = start;
+  const request = new Request(invalidation ? REQUEST_SIZE + settings.largestRequest : REQUEST_SIZE);
   const reply = new Reply(settings.largestRequest);
+  if (invalidation) {
+    session.writing = { open: new OpenFiles(invalidation), ring: new InvalidationRing(invalidation, start.number) };
+    reply.attributesValid = CHANGING_SECONDS;
+  }
   send({ kind: "built" });
   const fd = state.descriptor();
   session.fillsZeros = state.fillsZeros;

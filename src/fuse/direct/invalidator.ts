@@ -1,0 +1,62 @@
+/** The thread that has the kernel forget pages, and answers whoever wrote: see invalidation.ts. */
+import { writeSync } from "node:fs";
+import { workerData } from "node:worker_threads";
+import { type Invalidation, type InvalidationMemory, InvalidationRing, ReplyKind } from "./invalidation.js";
+import { NOTIFY_INVAL_INODE, structures } from "./protocol.js";
+
+export interface InvalidatorStart {
+  readonly memory: InvalidationMemory;
+  readonly fd: number;
+  /** Its number among the threads that share the ring. */
+  readonly owner: number;
+}
+
+const header = structures.fuse_out_header;
+const notify = structures.fuse_notify_inval_inode_out;
+const written = structures.fuse_write_out;
+
+function run({ memory, fd, owner }: InvalidatorStart): void {
+  const ring = new InvalidationRing(memory, owner);
+  const next: Invalidation = {
+    file: 0,
+    position: 0,
+    length: 0,
+    reply: 0,
+    uniqueLow: 0,
+    uniqueHigh: 0,
+    written: 0,
+  };
+  const message = Buffer.alloc(header.size + notify.size);
+  const reply = Buffer.alloc(header.size + written.size);
+  while (ring.take(next)) {
+    message.writeUInt32LE(message.length, header.fields.len);
+    message.writeInt32LE(NOTIFY_INVAL_INODE, header.fields.error);
+    message.writeBigUInt64LE(BigInt(next.file) + 2n, header.size + notify.fields.ino);
+    message.writeBigInt64LE(BigInt(next.position), header.size + notify.fields.off);
+    message.writeBigInt64LE(BigInt(next.length), header.size + notify.fields.len);
+    send(fd, message);
+    if (next.reply === ReplyKind.none) continue;
+    const length = header.size + (next.reply === ReplyKind.written ? written.size : 0);
+    reply.writeUInt32LE(length, header.fields.len);
+    reply.writeInt32LE(0, header.fields.error);
+    reply.writeUInt32LE(next.uniqueLow, header.fields.unique);
+    reply.writeUInt32LE(next.uniqueHigh, header.fields.unique + 4);
+    reply.writeUInt32LE(next.written, header.size + written.fields.size);
+    send(fd, reply.subarray(0, length));
+  }
+}
+
+function send(fd: number, bytes: Uint8Array): void {
+  for (;;) {
+    try {
+      writeSync(fd, bytes);
+      return;
+    } catch (error) {
+      // ENOENT: the kernel knows no such file any more, or whoever asked is gone. Others: so is the mount.
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "EINTR" && code !== "EAGAIN") return;
+    }
+  }
+}
+
+run(workerData as InvalidatorStart);
