@@ -68,9 +68,12 @@ export function answerInit(
   reply.u16(initOut.max_background, MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
   // A small value lets the workers' request buffers be small.
-  reply.u32(initOut.max_write, writable ? settings.largestRequest : 4096);
+  reply.u32(initOut.max_write, writable ? settings.largestWrite : 4096);
   reply.u32(initOut.time_gran, 1);
-  reply.u16(initOut.max_pages, Math.max(1, Math.floor(settings.largestRequest / pageSize)));
+  reply.u16(
+    initOut.max_pages,
+    Math.max(1, Math.floor((writable ? settings.largestWrite : settings.largestRequest) / pageSize)),
+  );
   return {
     length: structures.fuse_init_out.size,
     done: true,

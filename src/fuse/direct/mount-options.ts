@@ -1,5 +1,6 @@
 /** Mount options as mount(2) and as fusermount3 want them. No I/O. */
 import { usage } from "../../errors.js";
+import { settings } from "../../settings.js";
 import type { MountOptions } from "../driver.js";
 
 /** Flags of mount(2), linux/mount.h. */
@@ -38,6 +39,7 @@ export function systemOptions(
   let bits = (writable ? 0 : flags.ro) | flags.nosuid | flags.nodev;
   const words = [`fd=${fd}`, "rootmode=40000", `user_id=${user}`, `group_id=${group}`];
   if (options.allowOther) words.push("allow_other", "default_permissions");
+  if (writable) words.push(...readLimit(options));
   for (const option of checked(options)) {
     if (Object.hasOwn(flags, option)) bits |= flags[option];
     else if (!words.includes(option)) words.push(option);
@@ -58,9 +60,14 @@ export function helperOptions(options: MountOptions, writable = false): string {
     "subtype=spindle",
   ];
   if (options.allowOther) words.push("allow_other", "default_permissions");
+  if (writable) words.push(...readLimit(options));
   for (const option of checked(options)) if (!words.includes(option)) words.push(option);
   return words.join(",");
 }
+
+/** Requests may be large for the sake of writing, while reads are best in pieces that several workers take (settings.ts). */
+const readLimit = ({ others }: MountOptions) =>
+  others.some((option) => option.startsWith("max_read=")) ? [] : [`max_read=${settings.largestRequest}`];
 
 /** fusermount3 takes a comma for the end of an option unless a backslash comes before it. */
 export function escapeOption(value: string): string {
