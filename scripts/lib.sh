@@ -43,6 +43,8 @@ has_package() {
     udfclient) command -v udfclient ;;
     libarchive-tools) command -v bsdtar ;;
     sleuthkit) command -v fls ;;
+    ewf-tools) command -v ewfexport ;;
+    afflib-tools) command -v affcat ;;
     7zip) command -v 7zz ;;
     wimtools) command -v wimlib-imagex ;;
     xz-utils) command -v xz ;;

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { ImageError } from "../errors.js";
 import { unpackBzip2 } from "./bzip2.js";
 import { unpackLz4 } from "./lz4.js";
+import { unpackLzma } from "./lzma.js";
 import { unpackLzo } from "./lzo.js";
 import { unpackXz } from "./xz.js";
 import { unpackZlib } from "./zlib.js";
@@ -13,6 +14,7 @@ import { unpackZstd } from "./zstd.js";
 const unpackers = {
   bzip2: unpackBzip2,
   lz4: unpackLz4,
+  lzma: unpackLzma,
   lzo: unpackLzo,
   xz: unpackXz,
   zlib: unpackZlib,
@@ -75,6 +77,22 @@ for (const [name, input] of inputs) {
     }
   });
 
+  test(`lzma: ${name} comes back from what the xz command packed, and what follows it is ignored`, (t) => {
+    const stream = packed(t, "xz", ["--format=lzma"], input);
+    if (!stream) return;
+    // With its length in the header, as LZMA's own tools write it, the stream ends without a mark.
+    const sized = Buffer.from(stream);
+    sized.writeBigUInt64LE(BigInt(input.length), 5);
+    for (const bytes of [stream, sized]) {
+      const target = Buffer.from(new SharedArrayBuffer(input.length + 1));
+      t.is(unpackLzma(Buffer.concat([bytes, Buffer.alloc(3)]), target), input.length);
+      t.deepEqual(target.subarray(0, input.length), input);
+      t.is(unpackLzma(bytes, target.subarray(0, input.length)), input.length);
+      t.throws(() => unpackLzma(bytes, target.subarray(2)), { message: /more than/ });
+      t.throws(() => unpackLzma(bytes.subarray(0, -8), target), { message: /ends in the middle/ });
+    }
+  });
+
   test(`xz: ${name} comes back from what the xz command packed, with every filter and check`, (t) => {
     const filters = ["--x86", "--arm", "--armthumb", "--powerpc", "--ia64", "--sparc", "--delta=dist=3"];
     const variants = [[], ["--check=sha256"], ["--check=crc32"], ["--check=none"], ...filters.map((each) => [each])];
@@ -95,6 +113,16 @@ for (const [name, input] of inputs) {
     }
   });
 }
+
+test("lzma: a dictionary of a gigabyte and a header that is none are refused", (t) => {
+  const large = packed(t, "xz", ["--format=lzma"], text(1000));
+  if (!large) return;
+  const target = Buffer.alloc(100_000);
+  t.throws(() => unpackLzma(Buffer.from(large).fill(0, 0, 1), target), { instanceOf: ImageError });
+  large.writeUInt32LE(1 << 30, 1);
+  t.throws(() => unpackLzma(large, target), { message: /dictionary that is too large/ });
+  t.throws(() => unpackLzma(Buffer.alloc(100, 0xff), target), { message: /no LZMA data/ });
+});
 
 test("xz: a dictionary of a gigabyte, two streams, and damage are refused", (t) => {
   const large = packed(t, "xz", ["--lzma2=dict=1GiB"], text(1000));
@@ -152,6 +180,7 @@ test("whatever is given, only ImageErrors come out, and nothing is written beyon
   const seeds: Record<string, Buffer> = {
     bzip2: packed(t, "bzip2", [], text(200)) ?? Buffer.alloc(0),
     lz4: Buffer.from([0x4f, ...Buffer.from("abcd"), 2, 0, 9, 0x50, ...Buffer.from("12345")]),
+    lzma: packed(t, "xz", ["--format=lzma"], text(200)) ?? Buffer.alloc(0),
     lzo: Buffer.from([22, ...Buffer.from("abcde"), 0x80, 0, 0x20, 3, 4, 0, 0x11, 0, 0]),
     zlib: deflateSync(text(200)),
     xz: packed(t, "xz", [], text(200)) ?? Buffer.alloc(0),

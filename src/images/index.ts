@@ -1,5 +1,7 @@
 import type { Format } from "../format.js";
 import type { Layer } from "../layers/layer.js";
+import { aff } from "./aff/index.js";
+import { ewf } from "./ewf/index.js";
 import { overlay } from "./overlay/index.js";
 import { parallels } from "./parallels.js";
 import { qcow } from "./qcow.js";
@@ -28,6 +30,8 @@ export const images: readonly Format<Layer>[] = [
   qed,
   vmdk,
   vdi,
+  ewf,
+  aff,
   vhd,
   unread,
   raw,

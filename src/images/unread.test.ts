@@ -30,12 +30,12 @@ for (const [name, command, words] of [
     t.true(error?.message.includes(path(name)) && error.message.includes(words), error?.message);
   });
 
-test("a container that can't be read is named: E01", (t) => {
+test("a container that can't be read is named: L01", (t) => {
   writeFileSync(
-    path("case.E01"),
-    Buffer.concat([Buffer.from("EVF\x09\x0d\x0a\xff\x00", "latin1"), Buffer.alloc(9000)]),
+    path("case.L01"),
+    Buffer.concat([Buffer.from("LVF\x09\x0d\x0a\xff\x00", "latin1"), Buffer.alloc(9000)]),
   );
-  t.throws(() => openLayers({ path: path("case.E01") }), { message: /EWF.*ewfmount/ });
+  t.throws(() => openLayers({ path: path("case.L01") }), { message: /EWF image of files.*L01.*ewfmount/ });
 });
 
 test("a packed file is taken byte for byte where raw is asked for", (t) => {

@@ -38,10 +38,10 @@ const unpack = (tool: string) => `Unpack it first, for example with ${tool}.`;
 const convert = "Convert it first with qemu-img convert -O raw.";
 
 const signatures: readonly Signature[] = [
-  row(0, "EVF\x09\x0d\x0a\xff\x00", "an EWF (E01) image", "Export it first with ewfexport, or show it with ewfmount."),
-  row(0, "EVF2\x0d\x0a\x81\x00", "an EWF2 (Ex01) image", "Export it first with ewfexport, or show it with ewfmount."),
-  row(0, "LVF\x09\x0d\x0a\xff\x00", "an EWF logical image (L01)", "Show it with ewfmount."),
-  row(0, "AFF10\x0d\x0a\x00", "an AFF image", "Export it first with affconvert or affcat."),
+  row(0, "LVF\x09\x0d\x0a\xff\x00", "an EWF image of files, not of a disk (L01)", "Show it with ewfmount."),
+  row(0, "LEF2\x0d\x0a\x81\x00", "an EWF2 image of files, not of a disk (Lx01)", "Show it with ewfmount."),
+  row(0, "DVF\x09\x0d\x0a\xff\x00", "an EWF delta: changes made to a disk's shadow", "Export it with ewfexport."),
+  row(0, "ADCRYPT\x00", "encrypted by AccessData (AD encryption)", "Decrypt it first with FTK Imager."),
   row(0, "Bochs Virtual HD Image\x00", "a Bochs disk", convert),
   row(0, "#!/bin/sh\n#V2.0 Format\n", "a cloop image", convert),
   row(0, "partclone-image\x00", "a partclone image", "Restore it first with partclone.restore."),

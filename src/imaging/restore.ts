@@ -6,6 +6,7 @@ import { closeSync, constants, fstatSync, fsync, fsyncSync, ftruncateSync, openS
 import { promisify } from "node:util";
 import type { OpenedLayers } from "../chain.js";
 import { busy, ImageError, system, usage } from "../errors.js";
+import type { Disk } from "../layers/disk.js";
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -54,6 +55,7 @@ interface Target {
 /** @throws ImageError; a file target then isn't there, or is what it was before. */
 export async function restoreDisk(source: OpenedLayers, options: RestoreOptions): Promise<Restored> {
   const { disk } = source;
+  const jobSize = jobSizeOf(source);
   const target = openTarget(source, options);
   let pool: WorkerPool<RestoreJob, RestoreResult> | undefined;
   try {
@@ -62,7 +64,7 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
       fd: target.fd,
       target: options.target,
       sparse: target.sparse,
-      jobSize: settings.jobSize,
+      jobSize,
     };
     pool = new WorkerPool(new URL("./restore-worker.js", import.meta.url), init, options.threads);
     const run = async (act: RestoreJob["act"]) => {
@@ -74,13 +76,13 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
         done += length;
         options.progress?.(phase, done, disk.size);
       };
-      for (const { position, length, hole } of stretches(source)) {
+      for (const { position, length, hole } of stretches(disk, jobSize)) {
         if (hole && (act === "copy" ? target.hole(position, length) : target.sparse)) {
           advance(length);
           continue;
         }
-        for (let at = 0; at < length; at += settings.jobSize) {
-          const part = Math.min(settings.jobSize, length - at);
+        for (let at = 0; at < length; at += jobSize) {
+          const part = Math.min(jobSize, length - at);
           const finished = pool!.run({ act, position: position + at, length: part }).then((bytes) => {
             total += bytes;
             advance(part);
@@ -111,12 +113,18 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
   }
 }
 
+/** Whole chunks, so that none is unpacked for two jobs: some formats have chunks of 16 MiB. */
+function jobSizeOf({ chunkSize }: OpenedLayers): number {
+  const { jobSize } = settings;
+  return chunkSize === 0 ? jobSize : Math.ceil(jobSize / chunkSize) * chunkSize;
+}
+
 /** The disk in stretches of hole, and jobs of data. */
-function* stretches({ disk }: OpenedLayers): Generator<{ position: number; length: number; hole: boolean }> {
+function* stretches(disk: Disk, jobSize: number): Generator<{ position: number; length: number; hole: boolean }> {
   for (let position = 0; position < disk.size; ) {
     const { hole, length } = disk.extentAt(position);
-    // Jobs end at multiples of the job size, so that a chunk isn't unpacked for two of them.
-    const rest = settings.jobSize - (position % settings.jobSize);
+    // Jobs end at multiples of the job size, wherever holes are.
+    const rest = jobSize - (position % jobSize);
     const stretch = hole ? length : Math.min(length, rest);
     yield { position, length: stretch, hole };
     position += stretch;

@@ -319,7 +319,7 @@ function write(session: Session, request: Request, reply: Reply): number {
   const rest = tree.attributes(file).size - position;
   const length = Math.min(request.u32(fields.size), rest);
   // As at the end of a device: what fits is written, and then there is no space.
-  if (length <= 0) return request.u32(fields.size) === 0 ? 0 : -errno.ENOSPC;
+  if (length <= 0) return -errno.ENOSPC;
   const failed = refused(session, () => tree.changes!.write(file, position, request.data(size, length)));
   if (failed !== 0) return failed;
   reply.u32(structures.fuse_write_out.fields.size, length);
@@ -389,8 +389,7 @@ function forgetElsewhere(
   const { open, ring } = session.writing!;
   const shares = session.tree.changes!.others(file, position, length).filter((share) => open.isOpen(share.file));
   if (shares.length === 0) return false;
-  ring.give(shares, reply, request.uniqueLow, request.uniqueHigh, length);
-  return reply !== ReplyKind.none;
+  return ring.give(shares, { file, position, length }, reply, request.uniqueLow, request.uniqueHigh);
 }
 
 /** Nothing to do on an image, which does not change. */

@@ -6,9 +6,14 @@
  * that are just being read, and whoever asks it to forget them waits with it: a worker could wait for a read that only
  * workers answer. Workers hand over what is to be forgotten through a ring of shared memory, and go on.
  *
- *     words (Int32)   lock | taken | given | ending || entries of 16 words
+ *     words (Int32)   lock | given | done | ending | all || entries of 16 words
  *
- * Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
+ * - Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
+ * - **Two who write the same page through two files at once must not wait for each other.** The kernel keeps the page of a
+ *   partial write locked until its reply. The first one's reply waits for the second one's page to be forgotten; so where
+ *   an entry for what was just written is in the ring, the reply isn't handed over but sent at once. What both see in the
+ *   end is the same; for the moment between, neither order of two writes at a time is wrong.
+ * - **Nobody waits for room**: where the ring is full, all pages of all files are forgotten soon, and replies sent at once.
  */
 import { SharedLock } from "../../bytes/shared-lock.js";
 import type { FileId, Share } from "../../filesystems/filesystem.js";
@@ -21,17 +26,25 @@ export interface InvalidationMemory {
 }
 
 const LOCK = 0;
-/** Entries handed over, and taken, since the start; they wrap around. */
+/** Entries handed over, and done with, since the start; they wrap around. */
 const GIVEN = 1;
-const TAKEN = 2;
+const DONE = 2;
 const ENDING = 3;
+/** 1 when there was no room. */
+const ALL = 4;
 const FIRST = 16;
 const ENTRY = 16;
-/** More than all requests that can be under way, each with some files. */
-const capacity = 4096;
+/** More than all requests that are usually under way, each with some files. */
+export const capacity = 4096;
 
-/** Files whose opens are counted; further ones (a disk with so many partitions) are taken for open. */
-const counted = 4096;
+/** Files whose opens are counted, by FileId; further ones are taken for open. */
+const counted = 65536;
+
+/** What one lock of the kernel's covers at most: a large folio. Bytes. */
+const folio = 2 * 1024 * 1024;
+
+/** In place of a file: every file that is open, whole. */
+export const everyFile = -1;
 
 /** What a reply has behind its header. */
 export const ReplyKind = { none: 0, empty: 1, written: 2 } as const;
@@ -55,6 +68,8 @@ export function createInvalidationMemory(): InvalidationMemory {
   };
 }
 
+const entryAt = (entry: number) => FIRST + (entry & (capacity - 1)) * ENTRY;
+
 /** Which files are open, as all threads know. */
 export class OpenFiles {
   private readonly opens: Int32Array;
@@ -74,6 +89,11 @@ export class OpenFiles {
   isOpen(file: FileId): boolean {
     return file >= counted || Atomics.load(this.opens, file) > 0;
   }
+
+  /** All that are open, of those counted. */
+  *all(): Iterable<FileId> {
+    for (let file = 0; file < counted; file++) if (this.opens[file]! > 0) yield file;
+  }
 }
 
 /** The ring, from either side. */
@@ -87,57 +107,72 @@ export class InvalidationRing {
     this.lock = new SharedLock(this.words, LOCK, owner);
   }
 
-  /** Hands over what is to be forgotten; who is to be answered is answered after the last of it. */
-  give(shares: readonly Share[], reply: number, uniqueLow: number, uniqueHigh: number, written: number): void {
+  /**
+   * Hands over what is to be forgotten, and the reply to send after the last of it.
+   * @param shares where in other files the bytes are that were written
+   * @param written where they are in the writer's own
+   * @returns whether the reply was handed over; otherwise it is the caller's to send, now
+   */
+  give(shares: readonly Share[], written: Share, reply: number, uniqueLow: number, uniqueHigh: number): boolean {
     const { words } = this;
     this.lock.acquire();
+    let handed = reply !== ReplyKind.none;
     try {
-      for (const [index, { file, position, length }] of shares.entries()) {
-        const given = words[GIVEN]!;
-        for (
-          let taken = Atomics.load(words, TAKEN);
-          ((given - taken) | 0) >= capacity;
-          taken = Atomics.load(words, TAKEN)
-        )
-          Atomics.wait(words, TAKEN, taken);
-        const at = FIRST + (given & (capacity - 1)) * ENTRY;
-        this.number(at, file);
-        this.number(at + 2, position);
-        this.number(at + 4, length);
-        words[at + 6] = index === shares.length - 1 ? reply : ReplyKind.none;
-        words[at + 7] = uniqueLow;
-        words[at + 8] = uniqueHigh;
-        words[at + 9] = written;
-        Atomics.store(words, GIVEN, (given + 1) | 0);
+      const given = words[GIVEN]!;
+      const done = Atomics.load(words, DONE);
+      if (((given - done) | 0) + shares.length > capacity) {
+        Atomics.store(words, ALL, 1);
+        handed = false;
+      } else {
+        if (handed) handed = !this.isAwaited(written, done, given);
+        for (const [index, { file, position, length }] of shares.entries()) {
+          const at = entryAt(given + index);
+          this.number(at, file);
+          this.number(at + 2, position);
+          this.number(at + 4, length);
+          words[at + 6] = handed && index === shares.length - 1 ? reply : ReplyKind.none;
+          words[at + 7] = uniqueLow;
+          words[at + 8] = uniqueHigh;
+          words[at + 9] = written.length;
+        }
+        Atomics.store(words, GIVEN, (given + shares.length) | 0);
       }
     } finally {
       this.lock.release();
     }
     Atomics.notify(words, GIVEN);
+    return handed;
   }
 
-  /** Waits for the next to be handed over, and reads it into `target`. @returns false when there will be none */
+  /** Waits for what is handed over next, and reads it into `target`. @returns false when there will be none */
   take(target: Invalidation): boolean {
     const { words } = this;
-    const taken = words[TAKEN]!;
+    const done = words[DONE]!;
     for (;;) {
+      if (Atomics.exchange(words, ALL, 0) === 1) {
+        target.file = everyFile;
+        target.reply = ReplyKind.none;
+        return true;
+      }
       const given = Atomics.load(words, GIVEN);
-      if (given !== taken) break;
+      if (given !== done) break;
       if (Atomics.load(words, ENDING) === 1) return false;
       Atomics.wait(words, GIVEN, given, 1000);
     }
-    const at = FIRST + (taken & (capacity - 1)) * ENTRY;
-    const number = (from: number) => words[from + 1]! * 0x100000000 + (words[from]! >>> 0);
-    target.file = number(at);
-    target.position = number(at + 2);
-    target.length = number(at + 4);
+    const at = entryAt(done);
+    target.file = this.numberAt(at);
+    target.position = this.numberAt(at + 2);
+    target.length = this.numberAt(at + 4);
     target.reply = words[at + 6]!;
     target.uniqueLow = words[at + 7]! >>> 0;
     target.uniqueHigh = words[at + 8]! >>> 0;
     target.written = words[at + 9]!;
-    Atomics.store(words, TAKEN, (taken + 1) | 0);
-    Atomics.notify(words, TAKEN);
     return true;
+  }
+
+  /** What was taken is forgotten; its reply may be sent after this. */
+  finish({ file }: Invalidation): void {
+    if (file !== everyFile) Atomics.add(this.words, DONE, 1);
   }
 
   /** There will be nothing more. */
@@ -151,6 +186,24 @@ export class InvalidationRing {
   static releaseDead(memory: InvalidationMemory, dead: number, owner: number): void {
     const lock = new SharedLock(new Int32Array(memory.ring), LOCK, owner);
     if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+  }
+
+  /** Whether the pages of what was written are waited for: those of the writer's own file, which it may hold. */
+  private isAwaited({ file, position, length }: Share, done: number, given: number): boolean {
+    const first = Math.floor(position / folio);
+    const last = Math.floor((position + length - 1) / folio);
+    for (let entry = done; entry !== given; entry = (entry + 1) | 0) {
+      const at = entryAt(entry);
+      if (this.numberAt(at) !== file) continue;
+      const start = this.numberAt(at + 2);
+      const end = start + this.numberAt(at + 4) - 1;
+      if (Math.floor(start / folio) <= last && Math.floor(end / folio) >= first) return true;
+    }
+    return false;
+  }
+
+  private numberAt(at: number): number {
+    return this.words[at + 1]! * 0x100000000 + (this.words[at]! >>> 0);
   }
 
   private number(at: number, value: number): void {

@@ -1,7 +1,15 @@
 /** The thread that has the kernel forget pages, and answers whoever wrote: see invalidation.ts. */
 import { writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
-import { type Invalidation, type InvalidationMemory, InvalidationRing, ReplyKind } from "./invalidation.js";
+import type { FileId } from "../../filesystems/filesystem.js";
+import {
+  everyFile,
+  type Invalidation,
+  type InvalidationMemory,
+  InvalidationRing,
+  OpenFiles,
+  ReplyKind,
+} from "./invalidation.js";
 import { NOTIFY_INVAL_INODE, structures } from "./protocol.js";
 
 export interface InvalidatorStart {
@@ -28,13 +36,20 @@ function run({ memory, fd, owner }: InvalidatorStart): void {
   };
   const message = Buffer.alloc(header.size + notify.size);
   const reply = Buffer.alloc(header.size + written.size);
-  while (ring.take(next)) {
+  const forget = (file: FileId, position: number, length: number) => {
     message.writeUInt32LE(message.length, header.fields.len);
     message.writeInt32LE(NOTIFY_INVAL_INODE, header.fields.error);
-    message.writeBigUInt64LE(BigInt(next.file) + 2n, header.size + notify.fields.ino);
-    message.writeBigInt64LE(BigInt(next.position), header.size + notify.fields.off);
-    message.writeBigInt64LE(BigInt(next.length), header.size + notify.fields.len);
+    message.writeBigUInt64LE(BigInt(file) + 2n, header.size + notify.fields.ino);
+    message.writeBigInt64LE(BigInt(position), header.size + notify.fields.off);
+    message.writeBigInt64LE(BigInt(length), header.size + notify.fields.len);
     send(fd, message);
+  };
+  const open = new OpenFiles(memory);
+  while (ring.take(next)) {
+    // A length of 0 is all that follows.
+    if (next.file === everyFile) for (const file of open.all()) forget(file, 0, 0);
+    else forget(next.file, next.position, next.length);
+    ring.finish(next);
     if (next.reply === ReplyKind.none) continue;
     const length = header.size + (next.reply === ReplyKind.written ? written.size : 0);
     reply.writeUInt32LE(length, header.fields.len);

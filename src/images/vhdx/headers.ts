@@ -8,7 +8,7 @@
 import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
 import { updateCrc32c } from "../../bytes/crc32c.js";
 import { corrupt, unsupported } from "../../errors.js";
-import { u64le } from "../fields.js";
+import { guidText, u64le } from "../fields.js";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -214,11 +214,4 @@ function readLocator(name: string, bytes: Buffer): Map<string, string> {
     entries.set(key, text(bytes.readUInt32LE(at + 4), bytes.readUInt16LE(at + 10)));
   }
   return entries;
-}
-
-/** A GUID as Windows writes it: three little-endian numbers, then eight bytes in order. */
-export function guidText(bytes: Buffer): string {
-  const hex = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).toString("hex");
-  const turned = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).reverse().toString("hex");
-  return `${turned(0, 4)}-${turned(4, 6)}-${turned(6, 8)}-${hex(8, 10)}-${hex(10, 16)}`;
 }
