@@ -2,6 +2,7 @@
  * The writable top of an image that is mounted: its file, made or found again, and the disk that it makes of the image's.
  * Beside chain.ts, which opens what is only read. The main thread opens; a worker builds the same from `OverlayData`.
  */
+import { createHash } from "node:crypto";
 import {
   closeSync,
   fsyncSync,
@@ -11,6 +12,7 @@ import {
   openSync,
   rmSync,
   statfsSync,
+  statSync,
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,14 +20,32 @@ import { basename, dirname, join, relative, resolve } from "node:path";
 import { FileSource } from "./bytes/file.js";
 import { FileStore } from "./bytes/file-store.js";
 import type { OpenedLayers } from "./chain.js";
-import { busy, ImageError, system, usage } from "./errors.js";
-import { type BaseRecord, headerBytes, isOverlay, layout } from "./images/overlay/header.js";
+import { busy, ImageError, mismatch, system, usage } from "./errors.js";
+import { type BaseRecord, headerBytes, isOverlay, layout, readOverlayHeader } from "./images/overlay/header.js";
 import { overlay as format } from "./images/overlay/index.js";
 import type { Layer } from "./layers/layer.js";
 import { OverlayDisk } from "./layers/overlay.js";
 import { createOverlayMemory, type OverlayMemory } from "./layers/overlay-memory.js";
-import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB } from "./libc.js";
+import { EWOULDBLOCK, errno, failure, flock, LOCK_EX, LOCK_NB } from "./libc.js";
 import { version } from "./version.js";
+
+/** The files of the image that is written over. */
+class BaseFiles {
+  constructor(
+    /** The one that it is named by. */
+    readonly top: FileSource,
+    /** Those that it and its parents consist of besides, in the order of the chain. */
+    private readonly others: readonly FileSource[],
+  ) {}
+
+  /** See BaseRecord. */
+  get beneath(): string | undefined {
+    if (this.others.length === 0) return undefined;
+    const hash = createHash("sha256");
+    for (const { size, modified } of this.others) hash.update(`${size} ${modified}\n`);
+    return hash.digest("hex");
+  }
+}
 
 /** What a thread needs to have the same disk: structured-cloneable. */
 export interface OverlayData {
@@ -55,7 +75,10 @@ export function openOverlay(opened: OpenedLayers, path: string | undefined, thre
   const top = opened.layers[0]!;
   const { size } = opened.disk;
   const file = opened.data.files.find((each) => each.path === top.name)!;
-  const image = FileSource.over(file.fd, file.path);
+  const image = new BaseFiles(
+    FileSource.over(file.fd, file.path),
+    opened.data.files.filter((each) => each !== file).map((each) => FileSource.over(each.fd, each.path)),
+  );
   const place = path === undefined ? undefined : resolve(path);
   const found = place !== undefined && exists(place);
   const fd =
@@ -88,7 +111,7 @@ export function overlayDisk({ name, fd, memory }: OverlayData, layers: readonly 
 
 function exists(path: string): boolean {
   try {
-    closeSync(openSync(path, "r"));
+    statSync(path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
@@ -96,7 +119,7 @@ function exists(path: string): boolean {
   }
 }
 
-function openAgain(path: string, top: Layer, image: FileSource): number {
+function openAgain(path: string, top: Layer, image: BaseFiles): number {
   let fd: number;
   try {
     fd = openSync(path, "r+");
@@ -108,7 +131,14 @@ function openAgain(path: string, top: Layer, image: FileSource): number {
     if (source.kind !== "file" || !isOverlay(source))
       throw usage(`${path}: is there and is no overlay of Spindle's, so it is left alone. Name another file.`);
     lockAlone(fd, path);
-    format.open(source, { path, cache: { source: () => source }, companion: () => source }).parent!.check(top, image);
+    const { base } = readOverlayHeader(source).text;
+    format
+      .open(source, { path, cache: { source: () => source }, companion: () => source })
+      .parent!.check(top, image.top);
+    if (base.contentRoot === undefined && base.beneath !== image.beneath)
+      throw mismatch(
+        `${path}: the files that ${top.name} consists of, or is based on, were changed since this overlay was written over them. Put them back as they were.`,
+      );
     return fd;
   } catch (error) {
     closeSync(fd);
@@ -122,10 +152,14 @@ function lockAlone(fd: number, path: string): void {
     throw busy(
       `${path}: another process has this overlay open: it is mounted, or read. Unmount that first, or name another file.`,
     );
+  throw system(
+    `${path}: keeping other processes out of it`,
+    new Error(`${failure("flock").code}: its filesystem knows no locks; name an overlay on another`),
+  );
 }
 
 /** A new overlay appears under its name when its header is durable. */
-function make(path: string, size: number, top: Layer, image: FileSource): number {
+function make(path: string, size: number, top: Layer, image: BaseFiles): number {
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
   let fd: number | undefined;
   try {
@@ -134,6 +168,7 @@ function make(path: string, size: number, top: Layer, image: FileSource): number
     writeHeader(fd, path, size, top, image);
     fsyncSync(fd);
     linkSync(partial, path); // unlike a rename it replaces nothing that came in between
+    makeNamesDurable(dirname(path));
     return fd;
   } catch (error) {
     if (fd !== undefined) closeSync(fd);
@@ -143,8 +178,17 @@ function make(path: string, size: number, top: Layer, image: FileSource): number
   }
 }
 
+function makeNamesDurable(folder: string): void {
+  const fd = openSync(folder, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** TMPDIR, or else /var/tmp, which isn't kept in memory as /tmp often is. */
-function temporary(size: number, top: Layer, image: FileSource): number {
+function temporary(size: number, top: Layer, image: BaseFiles): number {
   const place = process.env.TMPDIR ?? (roomIn("/var/tmp") > 0 ? "/var/tmp" : tmpdir());
   let folder: string | undefined;
   try {
@@ -167,7 +211,7 @@ function roomIn(folder: string): number {
   }
 }
 
-function writeHeader(fd: number, path: string, size: number, top: Layer, image: FileSource): void {
+function writeHeader(fd: number, path: string, size: number, top: Layer, image: BaseFiles): void {
   const text = { created: new Date().toISOString(), tool: `spindle ${version}`, base: recordOf(path, top, image) };
   try {
     ftruncateSync(fd, layout(size).fileSize);
@@ -181,11 +225,12 @@ function writeHeader(fd: number, path: string, size: number, top: Layer, image: 
   writeSync(fd, headerBytes(size, text), 0, undefined, 0);
 }
 
-function recordOf(path: string, top: Layer, image: FileSource): BaseRecord {
-  const { id, contentRoot } = top.facts;
+function recordOf(path: string, top: Layer, image: BaseFiles): BaseRecord {
+  const { id, contentRoot, snapshot } = top.facts;
   const own =
     top.format === "spin"
       ? { id: String(id), contentRoot: String(contentRoot) }
-      : { fileSize: image.size, modified: image.modified };
-  return { path: top.name, relative: relative(dirname(resolve(path)), top.name), format: top.format, ...own };
+      : { fileSize: image.top.size, modified: image.top.modified, beneath: image.beneath };
+  const record = { path: top.name, relative: relative(dirname(resolve(path)), top.name), format: top.format, ...own };
+  return snapshot === undefined ? record : { ...record, snapshot: String(snapshot) };
 }

@@ -9,6 +9,8 @@ export interface ByteStore extends ByteSource {
   write(position: number, bytes: Uint8Array): void;
   /** Makes `length` bytes from `position` on zeros, and gives back the room they took where the filesystem can. */
   clear(position: number, length: number): void;
+  /** Takes the room for these bytes, so that writing them can't fail for lack of it, where the filesystem can. They stay as they are. */
+  reserve(position: number, length: number): void;
   /** Returns when all that was written before is durable. @throws ImageError `system` */
   flush(): void;
 }

@@ -33,7 +33,8 @@ export class FileStore implements ByteStore {
   }
 
   extentAt(position: number): Extent {
-    const { hole, length } = this.source.extentAt(this.start + position);
+    // Asked anew each time: a FileSource remembers what it found, and here that may have been written to since.
+    const { hole, length } = FileSource.over(this.fd, this.name).extentAt(this.start + position);
     return { hole, length: Math.min(length, this.size - position) };
   }
 
@@ -56,6 +57,12 @@ export class FileStore implements ByteStore {
     }
     for (let done = 0; done < length; done += zeros.length)
       this.write(position + done, zeros.subarray(0, Math.min(zeros.length, length - done)));
+  }
+
+  reserve(position: number, length: number): void {
+    if (!this.makesHoles || fallocate(this.fd, FALLOC_FL_KEEP_SIZE, this.start + position, length) === 0) return;
+    if (errno() !== EOPNOTSUPP && errno() !== ENOSYS)
+      throw system(`${this.name}: taking room at byte ${this.start + position}`, failure("fallocate"));
   }
 
   flush(): void {

@@ -8,6 +8,7 @@ import { type OpenedImage, openFiles, openImage, openWritable } from "../open.js
 import { settings } from "../settings.js";
 import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
+import { FailureLog } from "./errno.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
 import { type Mounted, serve } from "./service.js";
@@ -142,15 +143,16 @@ const flushInterval = 5000;
 
 /** What the server writes when nobody asks, for the case that it is killed; failures are told to the log. */
 function flushNowAndThen(disk: OverlayDisk, log: (line: string) => void): NodeJS.Timeout {
+  const failures = new FailureLog(log);
   let flushed = 0;
   const timer = setInterval(() => {
-    const { lastWrite } = disk;
-    if (lastWrite === flushed) return;
+    const { writes } = disk;
+    if (writes === flushed) return;
     try {
-      disk.flush();
-      flushed = lastWrite;
+      // To wait for a worker that flushes is not for this thread, which has to replace the worker should it die.
+      if (disk.tryFlush()) flushed = writes;
     } catch (error) {
-      log(error instanceof Error ? error.message : String(error));
+      failures.add(error);
     }
   }, flushInterval);
   return timer.unref();

@@ -7,9 +7,11 @@ export interface OverlayMemory {
   readonly present: SharedArrayBuffer;
   /** A byte of flags for each page of `present`. */
   readonly pages: SharedArrayBuffer;
-  /** Int32: locks (overlay.ts). */
+  /** Int32: locks, and whether flushing has failed (overlay.ts). */
   readonly locks: SharedArrayBuffer;
-  /** Float64, a row for each thread: blocks it made present, and when it wrote last (milliseconds since 1970). */
+  /** Int32, one for each thread: the page in which it is setting bits, + 1; 0 for none. */
+  readonly setting: SharedArrayBuffer;
+  /** Float64, a row for each thread: blocks it made present, when it wrote last (milliseconds since 1970), how often it wrote. */
   readonly counts: SharedArrayBuffer;
   /** Bytes of the disk. */
   readonly size: number;
@@ -35,7 +37,7 @@ export const countRow = 64;
 /** Bytes of the bitmap of a disk of `size` bytes: whole pages. */
 export const bitmapLength = (size: number) => Math.ceil(Math.ceil(size / blockSize) / blocksPerPage) * pageSize;
 
-/** Stretches of the disk that are locked apart from each other, and of what length each is. */
+/** Stretches of the disk that are locked apart from each other, and of what length each is: within a page of the bitmap. */
 export const zones = 256;
 export const zoneSize = 1 << 20;
 
@@ -60,7 +62,8 @@ export function createOverlayMemory(size: number, owners: number, saved?: ByteSo
   return {
     present,
     pages,
-    locks: new SharedArrayBuffer((zones + 1) * 4),
+    locks: new SharedArrayBuffer((zones + 2) * 4),
+    setting: new SharedArrayBuffer(owners * 4),
     counts: new SharedArrayBuffer(owners * countRow),
     size,
     owners,
@@ -81,7 +84,8 @@ function load(saved: ByteSource, bits: Uint8Array, pages: Uint8Array, size: numb
         throw corrupt(
           `${saved.name}: its bitmap ends at byte ${at}. The overlay is truncated; nothing can be told from it.`,
         );
-      const found = part.reduce((sum, byte) => sum + bitsIn(byte), 0);
+      let found = 0;
+      for (const byte of part) found += bitsIn(byte);
       if (found > 0) pages[Math.floor(at / pageSize)]! |= USED;
       count += found;
     }
@@ -95,9 +99,7 @@ function load(saved: ByteSource, bits: Uint8Array, pages: Uint8Array, size: numb
   return count;
 }
 
+const counted = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+
 /** How many bits of a byte are set. */
-export function bitsIn(byte: number): number {
-  let count = 0;
-  for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
-  return count;
-}
+export const bitsIn = (byte: number) => counted[byte]!;

@@ -6,7 +6,7 @@ import { MemorySource } from "../bytes/memory.js";
 import { ImageError } from "../errors.js";
 import type { Layer, Run } from "./layer.js";
 import { OverlayDisk } from "./overlay.js";
-import { bitmapLength, createOverlayMemory, largestDisk } from "./overlay-memory.js";
+import { bitmapLength, createOverlayMemory, DIRTY, largestDisk } from "./overlay-memory.js";
 
 const sector = 512;
 /** Not whole blocks: the last one is short. */
@@ -71,6 +71,9 @@ class Device {
         this.present.copy(target, 0, start + position, start + Math.min(length, position + target.length)),
       write,
       clear: (position, count) => write(position, Buffer.alloc(count)),
+      reserve: () => {
+        if (this.fails) throw new ImageError("system", "taking room", { cause: this.fails });
+      },
       flush: () => {
         if (this.fails) throw new ImageError("system", "flushing", { cause: this.fails });
         this.durable.set(this.present);
@@ -221,17 +224,88 @@ test("after a loss of power every sector holds what it held at the last flush, o
   t.pass();
 });
 
-test("a flush that fails leaves what it should have written to the next one", (t) => {
+const noSpace = Object.assign(new Error("no space"), { code: "ENOSPC" });
+
+test("what could not be written is as it was, and the rest is written on", (t) => {
   const device = new Device(bitmap + size);
   const disk = open(device);
   disk.write(5000, Buffer.from("kept"));
-  device.fails = Object.assign(new Error("no space"), { code: "ENOSPC" });
-  t.throws(() => disk.flush(), { instanceOf: ImageError });
+  device.fails = noSpace;
   t.throws(() => disk.write(900_000, Buffer.from("lost")), { instanceOf: ImageError });
   device.fails = undefined;
-  t.is(contents(disk)[900_000], baseBytes[900_000], "what could not be written is as it was");
+  t.is(contents(disk)[900_000], baseBytes[900_000]);
   disk.flush();
   t.is(contents(open(new Device(0, device.durable), true)).toString("latin1", 5000, 5004), "kept");
+});
+
+test("bits that could not be written are left to the next flush", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  let full = true;
+  const write = (position: number, bytes: Uint8Array) => {
+    if (full) throw new ImageError("system", "writing", { cause: noSpace });
+    stores.bitmap.write(position, bytes);
+  };
+  const memory = createOverlayMemory(size, 1);
+  const disk = new OverlayDisk("d", memory, { ...stores, bitmap: { ...stores.bitmap, write } }, [new Base()], 0);
+  disk.write(5000, Buffer.from("kept"));
+  t.throws(() => disk.flush(), { message: "writing" });
+  full = false;
+  t.true(disk.tryFlush());
+  t.is(contents(open(new Device(0, device.durable), true)).toString("latin1", 5000, 5004), "kept");
+});
+
+test("after bytes could not be made durable no flush succeeds, and none of their bits is written", (t) => {
+  const device = new Device(bitmap + size);
+  const disk = open(device);
+  disk.write(5000, Buffer.from("kept"));
+  disk.flush();
+  disk.write(900_000, Buffer.from("lost"));
+  device.fails = noSpace;
+  t.throws(() => disk.flush(), { message: "flushing" });
+  device.fails = undefined;
+  for (let times = 0; times < 2; times++) t.throws(() => disk.flush(), { message: /could not be made durable before/ });
+  t.is(contents(disk).toString("latin1", 900_000, 900_004), "lost", "it can still be read");
+  const found = contents(open(new Device(0, device.durable), true));
+  t.deepEqual([found.toString("latin1", 5000, 5004), found[900_000]], ["kept", baseBytes[900_000]]);
+});
+
+test("a block that another thread is only just making present is flushed with what was written into it", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  const memory = createOverlayMemory(size, 2);
+  const [one, two] = [0, 1].map((owner) => new OverlayDisk("d", memory, stores, [new Base()], owner)) as [
+    OverlayDisk,
+    OverlayDisk,
+  ];
+  one.write(4096, Buffer.alloc(4096, 1));
+  // As if thread 0 had been stopped after it set the bit and before it marked the page.
+  new Uint8Array(memory.pages)[0]! &= ~DIRTY;
+  new Int32Array(memory.setting)[0] = 1;
+  two.write(4096, Buffer.from("kept"));
+  two.flush();
+  t.is(contents(open(new Device(0, device.durable), true)).toString("latin1", 4096, 4100), "kept");
+
+  new Uint8Array(memory.pages)[0]! &= ~DIRTY;
+  OverlayDisk.releaseDead(memory, 0);
+  t.is(new Int32Array(memory.setting)[0], 0);
+  t.true(
+    (new Uint8Array(memory.pages)[0]! & DIRTY) !== 0,
+    "a thread that died there leaves the page to the next flush",
+  );
+});
+
+test("who may not wait doesn't flush while another does", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  const memory = createOverlayMemory(size, 2);
+  const waiting = new OverlayDisk("d", memory, stores, [new Base()], 1);
+  const flush = () => t.false(waiting.tryFlush());
+  const flushing = new OverlayDisk("d", memory, { ...stores, data: { ...stores.data, flush } }, [new Base()], 0);
+  flushing.write(0, Buffer.from("x"));
+  flushing.flush();
+  t.true(waiting.tryFlush());
+  t.is(waiting.writes, 1);
 });
 
 test("a thread that died in the middle holds no lock, and the pages that it was flushing are flushed by the next", (t) => {
@@ -251,7 +325,7 @@ test("a thread that died in the middle holds no lock, and the pages that it was 
   dies = false;
   // As it would stand had the thread ended there: locked by number 0.
   const words = new Int32Array(memory.locks);
-  words.fill(2);
+  words.fill(2, 0, -1);
   OverlayDisk.releaseDead(memory, 0);
   t.true(words.every((word) => word === 0));
   const living = new OverlayDisk("d", memory, stores, [new Base()], 1);

@@ -13,12 +13,18 @@
  *   one that gets lost is a write that was not flushed. What a block overwrites in place is old or new by sectors, as on
  *   any disk.
  * - **Zeros need no kind of their own**: a hole in the store, present.
- * - **A thread may die at any instruction**: releaseDead() frees its locks. What it was making present is absent still,
- *   and pages it was flushing are taken by the next flush.
+ * - **A bit that is seen is flushed.** Another thread may write into a block as soon as its bit is set, and have that
+ *   flushed, before whoever set the bit has come to mark the page. So who sets bits says beforehand in which page, in a
+ *   word of its own, and a flush takes these pages as marked.
+ * - **After the bytes could not be made durable nothing is durable any more**: the system has forgotten by then which of
+ *   them it failed to write, and the next attempt would succeed. So no bit is written from then on, and every flush fails.
+ * - **A thread may die at any instruction**: releaseDead() frees its locks. What it was making present is absent still, or
+ *   its page is told by its word; and pages it was flushing are taken by the next flush.
  */
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import type { ByteStore } from "../bytes/byte-store.js";
 import { SharedLock } from "../bytes/shared-lock.js";
+import { system } from "../errors.js";
 import type { Disk } from "./disk.js";
 import { LayeredDisk } from "./disk.js";
 import type { Layer, Run } from "./layer.js";
@@ -46,12 +52,16 @@ export interface WritableDisk extends Disk {
   write(position: number, bytes: Uint8Array): void;
   /** Makes `length` bytes from `position` on zeros. */
   clear(position: number, length: number): void;
-  /** Returns when all that any thread wrote before is durable. */
+  /** Returns when all that any thread wrote before is durable. @throws ImageError `system` */
   flush(): void;
+  /** As flush, but does nothing where another thread is flushing. Never waits for a thread. @returns whether it flushed */
+  tryFlush(): boolean;
   /** Bytes of the disk that the overlay has. */
   readonly written: number;
   /** When was written last, in milliseconds since 1970; 0 for never. */
   readonly lastWrite: number;
+  /** How often was written, by all threads: whether anything was since. */
+  readonly writes: number;
 }
 
 /** Where an overlay keeps what it has, each a stretch of its file. */
@@ -64,6 +74,8 @@ export interface OverlayStores {
 
 /** In `locks`, behind those of the zones. */
 const FLUSH_LOCK = zones;
+/** In `locks`: 1 when bytes could not be made durable. */
+const FAILED = zones + 1;
 /** Pages of the bitmap that are written between two flushes of the data: 4 MiB of copies. */
 const pagesAtOnce = 1024;
 /** Blocks that one look at the bitmap goes on for where they are alike: 1 GiB. */
@@ -73,6 +85,8 @@ const longestLook = 1 << 18;
 export class OverlayDisk extends LayeredDisk implements WritableDisk {
   private readonly bits: Uint8Array;
   private readonly pages: Uint8Array;
+  private readonly words: Int32Array;
+  private readonly setting: Int32Array;
   private readonly locks: readonly SharedLock[];
   private readonly flushLock: SharedLock;
   private readonly counts: Float64Array;
@@ -84,15 +98,16 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     private readonly memory: OverlayMemory,
     private readonly stores: OverlayStores,
     layers: readonly Layer[],
-    owner: number,
+    private readonly owner: number,
     private readonly base: ByteSource = new LayeredDisk(name, layers),
   ) {
     super(name, [new OverlayLayer(name, memory, stores.data), ...layers]);
     this.bits = new Uint8Array(memory.present);
     this.pages = new Uint8Array(memory.pages);
-    const words = new Int32Array(memory.locks);
-    this.locks = Array.from({ length: zones }, (_, zone) => new SharedLock(words, zone, owner));
-    this.flushLock = new SharedLock(words, FLUSH_LOCK, owner);
+    this.words = new Int32Array(memory.locks);
+    this.setting = new Int32Array(memory.setting);
+    this.locks = Array.from({ length: zones }, (_, zone) => new SharedLock(this.words, zone, owner));
+    this.flushLock = new SharedLock(this.words, FLUSH_LOCK, owner);
     this.counts = new Float64Array(memory.counts, owner * countRow, countRow / 8);
   }
 
@@ -104,6 +119,10 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     return this.total(1, Math.max);
   }
 
+  get writes(): number {
+    return this.total(2, (a, b) => a + b);
+  }
+
   write(position: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length; ) {
       const at = position + done;
@@ -111,7 +130,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       this.writeInZone(at, length === bytes.length ? bytes : bytes.subarray(done, done + length));
       done += length;
     }
-    this.counts[1] = Date.now();
+    this.wrote();
   }
 
   clear(position: number, length: number): void {
@@ -132,16 +151,42 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       if (!extent.hole) this.clearBlocks(at, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
       at += stretch;
     }
-    this.counts[1] = Date.now();
+    this.wrote();
   }
 
   flush(): void {
     this.flushLock.acquire();
+    this.flushAndRelease();
+  }
+
+  tryFlush(): boolean {
+    if (!this.flushLock.tryAcquire()) return false;
+    this.flushAndRelease();
+    return true;
+  }
+
+  /** Frees the locks of a thread that has ended. Called in the one thread that starts the others, by its own number. */
+  static releaseDead(memory: OverlayMemory, dead: number): void {
+    const setting = new Int32Array(memory.setting);
+    const page = Atomics.exchange(setting, dead, 0) - 1;
+    if (page >= 0) Atomics.or(new Uint8Array(memory.pages), page, USED | DIRTY);
+    const words = new Int32Array(memory.locks);
+    for (let index = 0; index <= FLUSH_LOCK; index++) {
+      const lock = new SharedLock(words, index, memory.owners - 1);
+      if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+    }
+  }
+
+  private flushAndRelease(): void {
     try {
+      for (const page of this.setting.keys()) {
+        const set = Atomics.load(this.setting, page) - 1;
+        if (set >= 0) Atomics.or(this.pages, set, USED | DIRTY);
+      }
       for (let page = 0, any = false; ; any = true) {
         const copies: [number, Buffer][] = [];
         page = this.takeDirty(page, copies);
-        this.stores.data.flush();
+        this.flushData();
         for (const [number, copy] of copies) this.stores.bitmap.write(number * pageSize, copy);
         if (page < this.pages.length) continue;
         if (any || copies.length > 0) this.stores.bitmap.flush();
@@ -159,13 +204,24 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     }
   }
 
-  /** Frees the locks of a thread that has ended. Called in the one thread that starts the others. */
-  static releaseDead(memory: OverlayMemory, dead: number): void {
-    const words = new Int32Array(memory.locks);
-    for (let index = 0; index <= FLUSH_LOCK; index++) {
-      const lock = new SharedLock(words, index, memory.owners - 1);
-      if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+  private flushData(): void {
+    const { data } = this.stores;
+    if (Atomics.load(this.words, FAILED) === 1)
+      throw system(
+        `${data.name}: flushing`,
+        new Error("what was written could not be made durable before, so it isn't known what is; mount it again"),
+      );
+    try {
+      data.flush();
+    } catch (error) {
+      Atomics.store(this.words, FAILED, 1);
+      throw error;
     }
+  }
+
+  private wrote(): void {
+    this.counts[1] = Date.now();
+    this.counts[2]!++;
   }
 
   private total(which: number, join: (a: number, b: number) => number): number {
@@ -254,7 +310,15 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     return last;
   }
 
+  /** @param last not included; all within one zone, so within one page of the bitmap */
   private makePresent(first: number, last: number): void {
+    const page = Math.floor(first / blocksPerPage);
+    if ((this.pages[page]! & USED) === 0) {
+      // That there is no room for the bit has to be told now, to whoever writes.
+      this.stores.bitmap.reserve(page * pageSize, pageSize);
+      Atomics.or(this.pages, page, USED);
+    }
+    Atomics.store(this.setting, this.owner, page + 1);
     let added = 0;
     for (let block = first; block < last; ) {
       const at = Math.floor(block / 8);
@@ -263,11 +327,10 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       added += bitsIn(mask & ~Atomics.or(this.bits, at, mask));
       block = stop;
     }
-    if (added === 0) return;
+    // After the bits: a flush that takes the page copies them then.
+    if (added > 0) Atomics.or(this.pages, page, DIRTY);
+    Atomics.store(this.setting, this.owner, 0);
     this.counts[0]! += added;
-    // After the bits: a flush that takes a page copies it then.
-    for (let page = Math.floor(first / blocksPerPage); page * blocksPerPage < last; page++)
-      Atomics.or(this.pages, page, USED | DIRTY);
   }
 
   /** Copies pages that changed, from `page` on, as many as are written at once. @returns where to go on */

@@ -55,6 +55,10 @@ export interface BaseRecord {
   /** Of any other: bytes of the file, and when it was changed last, in nanoseconds since 1970. */
   readonly fileSize?: number;
   readonly modified?: string;
+  /** And of all further files that it and its parents consist of, where there are any: a digest of their sizes and times. */
+  readonly beneath?: string;
+  /** The snapshot inside the image that was written over, by name; absent for the image's present state. */
+  readonly snapshot?: string;
 }
 
 /** Where things lie in the overlay of a disk of `size` bytes, and how long its file is. */
@@ -124,12 +128,12 @@ const damaged = "The overlay is damaged; take another copy.";
 function textOf(name: string, json: Buffer): OverlayText {
   try {
     const { created, tool, base } = JSON.parse(json.toString("utf8")) as OverlayText;
-    const { path, relative, format, id, contentRoot, fileSize, modified } = base;
+    const { path, relative, format, id, contentRoot, fileSize, modified, beneath, snapshot } = base;
     if ([path, relative, format].every((value) => typeof value === "string" && !value.includes("\0")))
       return {
         created: String(created),
         tool: String(tool),
-        base: { path, relative, format, id, contentRoot, fileSize, modified },
+        base: { path, relative, format, id, contentRoot, fileSize, modified, beneath, snapshot },
       };
   } catch {
     // no JSON, or none of ours

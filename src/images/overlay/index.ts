@@ -70,6 +70,12 @@ function baseReference(name: string, size: number, base: BaseRecord): ParentRefe
       mismatch(`${own}: ${candidate.name} is not the image that it was written over: ${what}. ${remedy}`);
     if (candidate.format !== format) throw refuse(`it is ${candidate.format}, recorded is ${format}`);
     if (candidate.size !== disk) throw refuse(`its disk has ${candidate.size} bytes, recorded are ${disk}`);
+    const shown = candidate.facts.snapshot;
+    if (shown !== recorded.snapshot)
+      throw refuse(
+        `it shows its ${shown === undefined ? "present state" : `snapshot ${shown}`}, and what was written over is its ${recorded.snapshot === undefined ? "present state" : `snapshot ${recorded.snapshot}`}`,
+        recorded.snapshot === undefined ? "Leave --snapshot out." : `Mount it with --snapshot ${recorded.snapshot}.`,
+      );
     if (contentRoot !== undefined) {
       const { facts } = candidate;
       if (facts.contentRoot === contentRoot) return;
