@@ -97,13 +97,13 @@ export async function serveRequest(
   abort?: AbortSignal,
 ): Promise<void> {
   const { writable } = request;
+  if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
   const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
   const opened = openFor(request, workers);
   const { overlay } = opened;
   const flushing = overlay && flushNowAndThen(overlay.disk, log);
   try {
     for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
-    if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
     await serve({
       plan: {
         mountpoint: request.mountpoint,

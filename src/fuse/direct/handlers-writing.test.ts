@@ -186,13 +186,19 @@ test("while no other file is open nothing is to be forgotten; while one is, the 
   ]);
 });
 
-test("what the kernel writes back from mapped pages is answered at once, and forgotten elsewhere all the same", (t) => {
+test("what the kernel writes back from mapped pages, when it is asked to forget them, is answered at once", (t) => {
   const { ask, taken } = writable();
+  const mapped = 1;
+  ask(...open(7));
   ask(...open(8));
-  t.is(ask(opcodes.WRITE, 7, ...writeIn(start, Buffer.from("mapped"), 1))!.body.readUInt32LE(0), 6);
+  t.is(ask(opcodes.WRITE, 7, ...writeIn(start, Buffer.from("one"))), undefined);
+  t.is(ask(opcodes.WRITE, 8, ...writeIn(0, Buffer.from("mapped"), mapped))!.body.readUInt32LE(0), 6);
   t.deepEqual(
     taken().map(({ file, length, reply }) => [file, length, reply]),
-    [[8, 6, ReplyKind.none]],
+    [
+      [8, 3, ReplyKind.written],
+      [7, 6, ReplyKind.none],
+    ],
   );
 });
 

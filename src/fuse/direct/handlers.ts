@@ -16,7 +16,6 @@ import {
   type Request,
   structures,
   UNKNOWN_INODE,
-  WRITE_CACHE,
 } from "./protocol.js";
 
 export const NO_REPLY = -65536;
@@ -324,8 +323,7 @@ function write(session: Session, request: Request, reply: Reply): number {
   if (failed !== 0) return failed;
   reply.u32(structures.fuse_write_out.fields.size, length);
   reply.u32(structures.fuse_write_out.fields.size + 4, 0);
-  const waits = (request.u32(fields.write_flags) & WRITE_CACHE) === 0;
-  const handed = forgetElsewhere(session, request, file, position, length, waits ? ReplyKind.written : ReplyKind.none);
+  const handed = forgetElsewhere(session, request, file, position, length, ReplyKind.written);
   return handed ? NO_REPLY : structures.fuse_write_out.size;
 }
 

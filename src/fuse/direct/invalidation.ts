@@ -12,7 +12,8 @@
  * - **Two who write the same page through two files at once must not wait for each other.** The kernel keeps the page of a
  *   partial write locked until its reply. The first one's reply waits for the second one's page to be forgotten; so where
  *   an entry for what was just written is in the ring, the reply isn't handed over but sent at once. What both see in the
- *   end is the same; for the moment between, neither order of two writes at a time is wrong.
+ *   end is the same; for the moment between, neither order of two writes at a time is wrong. The same goes for changes to
+ *   mapped pages, which the kernel writes back when it is asked to forget them, and waits for that.
  * - **Nobody waits for room**: where the ring is full, all pages of all files are forgotten soon, and replies sent at once.
  */
 import { SharedLock } from "../../bytes/shared-lock.js";

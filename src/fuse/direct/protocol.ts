@@ -174,8 +174,6 @@ export const protocol = { major: 7, minor: 39, oldestMinor: 31 } as const;
 
 /** Of fuse_read_in.read_flags: set by the kernel on reads that bypass its page cache, and on no others. */
 export const READ_LOCKOWNER = 1 << 1;
-/** Of fuse_write_in.write_flags: written back from the page cache (mmap), not by a write that somebody waits for. */
-export const WRITE_CACHE = 1 << 0;
 /** Of fuse_setattr_in.valid. */
 export const FATTR_SIZE = 1 << 3;
 /** The error field of a message that is no reply: the pages of a file's stretch are to be forgotten. */
