@@ -28,6 +28,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./unmount.js")).unmount,
   },
   {
+    name: "commit",
+    summary: "Make an image of what was written to a mounted one",
+    load: async () => (await import("./commit.js")).commit,
+  },
+  {
     name: "ls",
     summary: "List files of an image",
     load: async () => (await import("./ls.js")).ls,

@@ -16,8 +16,10 @@ import { fanOut, longestFrame } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { type BaseIdentity, type Batch, SpinWriter, type Written } from "../images/spin/writer.js";
 import type { Disk } from "../layers/disk.js";
+import type { Layer } from "../layers/layer.js";
 import { settings } from "../settings.js";
 import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
+import { layersAbove, leftToBase } from "./left-to-base.js";
 import { OutputFile, sameFile, statOf } from "./output-file.js";
 import { WorkerPool } from "./pool.js";
 import { describeSource } from "./source.js";
@@ -27,6 +29,8 @@ export interface CreateOptions {
   readonly source: string;
   /** A disk of unknown length, read to its end. */
   readonly stream?: Readable;
+  /** Where the base of a layer of the source is that was moved. */
+  readonly sourceParent?: string;
   /** The source's format when it isn't to be found by signature, for example `raw`. */
   readonly sourceFormat?: string;
   readonly image: string;
@@ -71,7 +75,10 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const chunkSize = chunkSizeOf(options, base?.layers);
     source = options.stream
       ? undefined
-      : openLayers({ path: options.source, format: options.sourceFormat }, new LocalChunkCache(0));
+      : openLayers(
+          { path: options.source, format: options.sourceFormat, parent: options.sourceParent },
+          new LocalChunkCache(0),
+        );
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
@@ -82,9 +89,11 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const slots = options.threads * 2 + 1;
     const jobSize = Math.max(settings.jobSize, chunkSize);
     const outputSlot = (jobSize / chunkSize) * longestFrame(chunkSize);
+    const above = source && base && layersAbove(source, base.layers[0]!);
     const init: CreateInit = {
       source: source?.data,
       base: base?.opened.data,
+      above: above?.length ?? 0,
       chunkSize,
       level: options.level,
       output: new SharedArrayBuffer(slots * outputSlot),
@@ -118,7 +127,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
       while (free.length === 0) await writeNext();
     };
 
-    if (source) await readDisk(source.disk, base?.chain, init, pieces, submit, writeNext);
+    if (source) await readDisk(source.disk, base?.chain, above, init, pieces, submit, writeNext);
     else if ((await readStream(options.stream!, init, submit)) === 0)
       throw missing(
         "-: ended before its first byte, and no image was made. See what the command before the pipe said.",
@@ -158,10 +167,14 @@ function batchOf(piece: { slot: number; length: number }, init: CreateInit): Omi
 
 type Submit = (position: number, length: number, fill?: (slot: number) => void) => Promise<void>;
 
+/** Bytes of disk that one job takes where all is left to the base, so that none of it is read. */
+const longestLeft = 256 << 20;
+
 /** Hands out the disk in jobs, and whole leaves that are holes at once. */
 async function readDisk(
   disk: Disk,
   base: ChainDigests | undefined,
+  above: readonly Layer[] | undefined,
   init: CreateInit,
   pieces: Piece[],
   submit: Submit,
@@ -179,7 +192,9 @@ async function readDisk(
         continue;
       }
     }
-    const length = Math.min(init.inputSlot, disk.size - position);
+    const left = above ? leftToBase(above, position, Math.min(disk.size, position + longestLeft)) : 0;
+    const length =
+      left > init.inputSlot ? left - (left % init.chunkSize) : Math.min(init.inputSlot, disk.size - position);
     await submit(position, length);
     position += length;
   }

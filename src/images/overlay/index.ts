@@ -29,7 +29,7 @@ class OverlayLayer implements Layer, BlockTable {
   private readonly bitmapPosition: number;
   private readonly map: BlockMap;
 
-  constructor(file: ByteSource) {
+  constructor(private readonly file: ByteSource) {
     const { size, bitmapPosition, dataPosition, text } = readOverlayHeader(file);
     this.size = size;
     this.bitmapPosition = bitmapPosition;
@@ -42,6 +42,12 @@ class OverlayLayer implements Layer, BlockTable {
 
   get name(): string {
     return this.source.name;
+  }
+
+  /** A hole of the bitmap tells of nothing written. */
+  missingFrom(block: number): number {
+    const extent = this.file.extentAt?.(this.bitmapPosition + Math.floor(block / 8));
+    return extent?.hole ? extent.length * 8 - (block % 8) : 0;
   }
 
   locate(position: number): Run {
