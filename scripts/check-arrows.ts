@@ -53,6 +53,7 @@ const arrows: readonly Arrow[] = [
     to: ["bytes", "format", "images", "layers", "libc"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
+  { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
   {
     from: "writable",
     to: ["chain", "bytes", "images/overlay", "layers", "libc"],
@@ -90,7 +91,11 @@ const arrows: readonly Arrow[] = [
 /** Files that only some may import, whatever the arrows say. */
 const reserved: readonly { readonly file: string; readonly to: readonly string[]; readonly reason: string }[] = [
   { file: "images/spin/writer", to: ["imaging"], reason: "what reads images can't write one" },
-  { file: "commands/index", to: ["cli"], reason: "a command does not know the others" },
+  {
+    file: "commands/index",
+    to: ["cli", "commands/completion"],
+    reason: "a command does not know the others, but for the one that tells shells of them",
+  },
 ];
 
 /** A format may use another only where the specification of one contains the other. */
@@ -99,6 +104,11 @@ const kin: readonly Arrow[] = [
     from: "volumes/gpt",
     to: ["volumes/mbr"],
     reason: "a GPT begins with an MBR, and a hybrid one describes partitions",
+  },
+  {
+    from: "volumes/apm",
+    to: ["volumes/mbr"],
+    reason: "a hybrid disc has both in its first sector, and the MBR counts",
   },
 ];
 
@@ -114,7 +124,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "writable", "version"],
+    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "writable", "version"],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

@@ -46,10 +46,12 @@ has_package() {
     ewf-tools) command -v ewfexport ;;
     afflib-tools) command -v affcat ;;
     7zip) command -v 7zz ;;
+    cloop-utils) command -v create_compressed_fs ;;
     wimtools) command -v wimlib-imagex ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;
     procps) command -v ps ;;
+    man-db) command -v man ;;
     time) [ -x /usr/bin/time ] ;;
     *) command -v "$1" ;;
   esac >/dev/null 2>&1
@@ -106,6 +108,12 @@ need_modules() {
   modules_are_current && return 0
   # zstd-napi and fuse-native are compiled where no compiled file of theirs fits the machine.
   need_packages g++ make python3
+  # Node's headers, where Node came with them: otherwise they are downloaded, which a closed network doesn't allow.
+  local prefix
+  prefix=$(node -p 'path.dirname(path.dirname(process.execPath))')
+  if [ -z "${npm_config_nodedir:-}" ] && [ -e "$prefix/include/node/node_api.h" ]; then
+    export npm_config_nodedir=$prefix
+  fi
   say "Installing the npm packages of package-lock.json"
   npm ci --no-audit --no-fund --loglevel=error || die "npm ci failed, see above."
   touch node_modules/.package-lock.json

@@ -282,6 +282,10 @@ test("an image given as a folder, a missing file or an unknown format is refused
   t.throws(() => openLayers({ path: path("base.spin"), format: "zip" }), {
     message: /no image format zip; known are spin, /,
   });
+  // The row for what is known and not read is no format that one could name.
+  t.throws(() => openLayers({ path: path("base.spin"), format: "unread" }), {
+    message: /no image format unread; known are spin, (?!.*unread)/,
+  });
 });
 
 test("no descriptor stays open, whether opening succeeds or fails", async (t) => {

@@ -5,7 +5,7 @@
  * from paths: after mounting, a path may lead into the mount itself.
  */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
@@ -14,9 +14,11 @@ import { busy, corrupt, ImageError, mismatch, missing, usage } from "./errors.js
 import type { Format, Surroundings } from "./format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
+import { unread } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Layer } from "./layers/layer.js";
 import { EWOULDBLOCK, errno, flock, LOCK_NB, LOCK_SH } from "./libc.js";
+import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
 
 /** What to open and how to show it. Plain data. */
@@ -28,12 +30,18 @@ export interface ImageSpec {
   readonly format?: string;
   /** An older state of the disk that the image keeps inside itself, by id or name; default: the present state. */
   readonly snapshot?: string;
-  /** What the image is encrypted with. */
-  readonly password?: string;
+  /** What the image and its parents are encrypted with: of a text its UTF-8. */
+  readonly password?: Uint8Array;
+  /** Follow an image that names parts of itself, or a raw base, outside its own folder: see recorded-files.ts. */
+  readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
   readonly volume?: string;
+  /** The code page of filesystems that don't tell their own (FAT's short names). */
+  readonly codePage?: number;
+  /** Of a disc that was written in several sessions, the one to show, from 1 on; default: the first. */
+  readonly session?: number;
 }
 
 /** An image and its parents, open. */
@@ -51,18 +59,29 @@ export interface OpenedLayers {
 export interface LayersData {
   readonly spec: ImageSpec;
   readonly files: readonly { readonly path: string; readonly fd: number }[];
+  /** What was computed when the image was opened, by name: see Surroundings.remember. */
+  readonly remembered: ReadonlyMap<string, Uint8Array>;
 }
 
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  readonly remembered: Map<string, Uint8Array>;
 
   /** Files to find by path; `sealed` when no other may be opened. */
   constructor(
-    known: LayersData["files"] = [],
+    known?: LayersData,
     private readonly sealed = false,
+    /** Whether an image may name whatever file it likes. */
+    private readonly trusting = false,
   ) {
-    for (const { path, fd } of known) this.sources.set(path, FileSource.over(fd, path));
+    for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
+    this.remembered = new Map(known?.remembered);
+  }
+
+  /** Whether a file that an image names is looked at before it is opened: in a worker it is open already. */
+  get wary(): boolean {
+    return !this.sealed && !this.trusting;
   }
 
   has(path: string): boolean {
@@ -123,24 +142,32 @@ export function openLayers(
   spec: ImageSpec,
   cache: ChunkCache = new LocalChunkCache(settings.cacheBytes),
 ): OpenedLayers {
-  const files = new OpenFiles();
+  const files = new OpenFiles(undefined, false, spec.trustPaths);
   try {
     if (spec.parent !== undefined && !files.has(resolve(spec.parent)))
       throw missing(`--parent ${spec.parent}: there is no such file.`);
     // A base is looked for from the folder in which the image really lies, not from that of a link to it.
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
-    const absolute = { ...spec, path, parent: spec.parent && resolve(spec.parent) };
+    const absolute = { ...spec, path, ...bundle(path), parent: spec.parent && resolve(spec.parent) };
     const layers = openChain(absolute, files, cache);
-    return assembled(layers, { spec: absolute, files: files.table }, () => files.closeFrom(0));
+    return assembled(layers, { spec: absolute, files: files.table, remembered: files.remembered }, () =>
+      files.closeFrom(0),
+    );
   } catch (error) {
     files.closeFrom(0);
     throw error;
   }
 }
 
+/** Where a folder is an image, the file in it that is opened for it, and its format. */
+function bundle(folder: string): { path: string; format: string } | undefined {
+  const path = join(folder, "Info.plist");
+  return existsSync(path) && existsSync(join(folder, "bands")) ? { path, format: "sparsebundle" } : undefined;
+}
+
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
 export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles(data.files, true), cache), data, () => {});
+  return assembled(openChain(data.spec, new OpenFiles(data, true), cache), data, () => {});
 }
 
 function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
@@ -175,8 +202,9 @@ function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[
 
 function formatNamed(name: string | undefined): Format<Layer> | undefined {
   if (name === undefined) return undefined;
-  const format = images.find((one) => one.name === name);
-  if (!format) throw usage(`there is no image format ${name}; known are ${images.map((one) => one.name).join(", ")}.`);
+  const known = images.filter((one) => one !== unread);
+  const format = known.find((one) => one.name === name);
+  if (!format) throw usage(`there is no image format ${name}; known are ${known.map((one) => one.name).join(", ")}.`);
   return format;
 }
 
@@ -196,9 +224,15 @@ function openLayer(
     path,
     cache,
     options,
+    remember(name, compute) {
+      const known = files.remembered.get(name) ?? compute();
+      files.remembered.set(name, known);
+      return known;
+    },
     companion(name): ByteSource {
       const companion = resolve(dirname(path), name);
       if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+      if (files.wary) refusePartElsewhere(path, companion, used.isFolder);
       return files.open(companion);
     },
   });
@@ -226,6 +260,8 @@ function openParent(
     try {
       const parent = openLayer(path, format, files, cache, options);
       reference.check(parent, files.open(path));
+      if (files.wary && path !== given && reference.identified === false && parent.format === raw.name)
+        refuseRawBaseElsewhere(child.name, path);
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -240,6 +276,7 @@ function openParent(
     }
   }
   const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  if (found instanceof ImageError) throw refusal ?? found;
   // A child that records its parent's identity and no path leaves nothing else to go by.
   if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
@@ -255,8 +292,12 @@ function openParent(
   );
 }
 
-/** A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded. */
-function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | undefined {
+/**
+ * A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded; or
+ * why one that was it isn't any more.
+ */
+function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
+  let changed: ImageError | undefined;
   const own = dirname(child.name);
   const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
   for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
@@ -265,11 +306,11 @@ function findMoved(child: Layer, files: OpenFiles, options: Surroundings["option
     try {
       child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options), files.open(path));
       return path;
-    } catch {
-      // not this one
+    } catch (error) {
+      if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business
     } finally {
       files.closeFrom(before);
     }
   }
-  return undefined;
+  return changed;
 }

@@ -6,6 +6,7 @@ import yargs from "yargs";
 import type { Command } from "./commands/command.js";
 import { type Console, createTerminal, type Output, visible } from "./commands/console.js";
 import { type CommandEntry, commands } from "./commands/index.js";
+import { type PositionalWord, positionalsOf, usageLine } from "./commands/syntax.js";
 import { exitCodes, ImageError, usage } from "./errors.js";
 import { version } from "./version.js";
 
@@ -106,7 +107,7 @@ async function parse(name: string, command: Command<never>, words: string[], col
   // A command may have a -h of its own (ls -h); help is then --help only.
   const helpLetter = !Object.entries(command.options).some(([key, { alias }]) => [key, alias].flat().includes("h"));
   const parser = configured(`spindle ${name}`, columns, helpLetter)
-    .usage(`${command.description}\n\nUsage: spindle ${command.usage ?? usageLine(command.syntax)} [options]`)
+    .usage(`${command.description}\n\nUsage: spindle ${usageLine(command)} [options]`)
     .epilogue(exitCodesHelp);
   if (command.singleDash) parser.parserConfiguration({ ...parserSettings, "short-option-groups": false });
   const positionals = positionalsOf(command.syntax);
@@ -142,7 +143,7 @@ async function parse(name: string, command: Command<never>, words: string[], col
 function mistakeIn(
   given: Readonly<Record<string, unknown>>,
   command: Command<never>,
-  positionals: readonly Positional[],
+  positionals: readonly PositionalWord[],
 ): string | undefined {
   for (const [key, options] of Object.entries(command.options)) {
     const value = given[key];
@@ -195,32 +196,6 @@ async function parsed(parser: Parser, argv: string[]) {
   return { given, error, output };
 }
 
-interface Positional {
-  readonly key: string;
-  /** As the syntax has it: `<source>`, `[target]`. */
-  readonly word: string;
-  readonly required: boolean;
-  /** Whether it takes all words that are left: `<image..>`. */
-  readonly rest: boolean;
-}
-
-/** `create <source> <image>`: source and image, both required. */
-function positionalsOf(syntax: string): Positional[] {
-  return [...syntax.matchAll(/([<[])([^>\]]+)[>\]]/g)].map(([word, bracket, key]) => ({
-    key: key!.replace(/\.\.$/, ""),
-    word,
-    required: bracket === "<",
-    rest: key!.endsWith(".."),
-  }));
-}
-
-/** `create <source> <image>` as help shows it: `create SOURCE IMAGE`. */
-const usageLine = (syntax: string) =>
-  syntax
-    .replace(/<([^>]+)>/g, (_, key: string) => key.toUpperCase())
-    .replace(/\[([^\]]+)\]/g, (_, key: string) => `[${key.toUpperCase()}]`)
-    .replaceAll("..", "...");
-
 /** The mistakes that yargs finds, in Spindle's words. */
 function inWords(message: string, argv: readonly string[]): string {
   const unknown = /^Unknown arguments?: (.*)$/s.exec(message);
@@ -260,8 +235,9 @@ function report(error: unknown, argv: readonly string[], { stdout, stderr }: Str
   return bugExitCode;
 }
 
-const exitCodesHelp = [
-  "Exit codes: 0 done",
+/** The exit codes in the words of the help and the manual. */
+export const exitCodeWords: readonly (readonly [number, string])[] = [
+  [0, "done"],
   ...Object.entries({
     usage: "wrong arguments",
     missing: "a file is missing",
@@ -270,11 +246,14 @@ const exitCodesHelp = [
     mismatch: "wrong base",
     busy: "in use",
     system: "refused by the system",
+    locked: "password missing or wrong",
   } satisfies Record<keyof typeof exitCodes, string>).map(
-    ([code, words]) => `${exitCodes[code as keyof typeof exitCodes]} ${words}`,
+    ([code, words]) => [exitCodes[code as keyof typeof exitCodes], words] as const,
   ),
-  `${bugExitCode} a bug in Spindle`,
-].join(", ");
+  [bugExitCode, "a bug in Spindle"],
+];
+
+const exitCodesHelp = `Exit codes: ${exitCodeWords.map(([code, words]) => `${code} ${words}`).join(", ")}`;
 
 /** `spindle info disk.spin | head -1` is no error: who stops reading has what he wants. */
 function ignoreClosedPipes(): void {

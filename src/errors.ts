@@ -17,7 +17,9 @@ export type ErrorCode =
   /** The device, mount or file is in use. */
   | "busy"
   /** The operating system refused: no space, no permission, a read error. */
-  | "system";
+  | "system"
+  /** The image is encrypted, and no password was given or a wrong one. */
+  | "locked";
 
 /** Exit codes of the `spindle` command, by kind of failure. Listed in docs/exit-codes.md. */
 export const exitCodes: Record<ErrorCode, number> = {
@@ -28,16 +30,20 @@ export const exitCodes: Record<ErrorCode, number> = {
   mismatch: 6,
   busy: 7,
   system: 8,
+  locked: 9,
 };
 
 export class ImageError extends Error {
   override readonly name = "ImageError";
+  /** Of a `mismatch`: the file is the recorded base, but was changed since. */
+  readonly changed: boolean;
   constructor(
     readonly code: ErrorCode,
     message: string,
-    options?: { cause?: unknown },
+    options?: { cause?: unknown; changed?: boolean },
   ) {
     super(message, options);
+    this.changed = options?.changed ?? false;
   }
 }
 
@@ -46,6 +52,8 @@ export const unsupported = (message: string) => new ImageError("unsupported", me
 export const missing = (message: string) => new ImageError("missing", message);
 export const usage = (message: string) => new ImageError("usage", message);
 export const mismatch = (message: string) => new ImageError("mismatch", message);
+export const changed = (message: string) => new ImageError("mismatch", message, { changed: true });
+export const locked = (message: string) => new ImageError("locked", message);
 export const busy = (message: string) => new ImageError("busy", message);
 
 const systemWords: Record<string, string> = {

@@ -9,6 +9,8 @@ export interface Format<Opened> {
   readonly hasSnapshots?: boolean;
   /** Whether a file of this format is written to while it is in use, so that whoever reads it must be alone with it. */
   readonly changes?: boolean;
+  /** Whether an image of this format is a folder, whose parts lie in it at any depth under names that the format makes. */
+  readonly isFolder?: boolean;
   /** Whether `source` carries this format's signature. Reads a few hundred bytes at most, and throws nothing. */
   recognises(source: ByteSource): boolean;
   /** @throws ImageError `corrupt` or `unsupported`, with the position in `source`. */
@@ -22,7 +24,19 @@ export interface Surroundings {
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
   /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
-  readonly options?: { readonly snapshot?: string; readonly password?: string };
+  readonly options?: {
+    readonly snapshot?: string;
+    readonly password?: Uint8Array;
+    /** Of a filesystem that doesn't tell its own: FAT's short names. */
+    readonly codePage?: number;
+    /** Of a disc that was written in several sessions, the one to show, from 1 on. */
+    readonly session?: number;
+  };
+  /**
+   * What takes long to compute and is the same for every thread that opens this image (a key made of a password): it is
+   * computed when it is first asked for by `name`, and remembered.
+   */
+  remember?(name: string, compute: () => Uint8Array): Uint8Array;
   /**
    * Another file of the same image (a split's next part, an extent, an external data file), by path relative to this
    * file's folder.

@@ -53,11 +53,26 @@ export const fallocate = lazy<(fd: number, mode: number, offset: number, length:
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 
-/** posix_fadvise(2), Linux only. Returns an errno, 0 for success. */
-export const fadvise = lazy<(fd: number, offset: number, length: number, advice: number) => number>(
+const syncFileRange = lazy<(fd: number, position: number, length: number, flags: number) => number>(
+  "int sync_file_range(int, int64_t, int64_t, unsigned int)",
+);
+const SYNC_FILE_RANGE_WRITE = 2;
+
+/** Has the system begin to write a stretch to the device, where it can; says nothing of whether that succeeds. */
+export function beginWriting(fd: number, position: number, length: number): void {
+  if (process.platform === "linux") syncFileRange(fd, position, length, SYNC_FILE_RANGE_WRITE);
+}
+
+const posixFadvise = lazy<(fd: number, position: number, length: number, advice: number) => number>(
   "int posix_fadvise(int, int64_t, int64_t, int)",
 );
+export const POSIX_FADV_WILLNEED = 3;
 export const POSIX_FADV_DONTNEED = 4;
+
+/** posix_fadvise(2), where there is one; advice that isn't taken does no harm. */
+export function fadvise(fd: number, position: number, length: number, advice: number): void {
+  if (process.platform === "linux") posixFadvise(fd, position, length, advice);
+}
 
 /** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
 export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");

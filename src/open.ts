@@ -9,7 +9,7 @@ import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenL
 import { ImageError, missing, unsupported, usage } from "./errors.js";
 import type { FileSystem } from "./filesystems/filesystem.js";
 import { filesystems, optical } from "./filesystems/index.js";
-import type { Format } from "./format.js";
+import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import { settings } from "./settings.js";
 import { diskView, writableDiskView } from "./view/disk-view.js";
@@ -17,6 +17,8 @@ import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
 import type { Volume, VolumeTable } from "./volumes/volume.js";
 import { type OpenedOverlay, type OverlayData, openOverlay, overlayDisk } from "./writable.js";
+
+export type { ImageSpec };
 
 export interface OpenedImage extends OpenedLayers {
   readonly table: VolumeTable;
@@ -137,10 +139,12 @@ const wholeDisk = "disk";
 /** Looks for a filesystem in each partition; on a disk without partitions on the whole disk. */
 function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkCache): FoundVolume[] {
   const { disk } = opened;
-  const whole = openFileSystem(disk, table.volumes.length > 0 ? optical : filesystems, cache);
+  const { codePage, session } = opened.data.spec;
+  const options = { codePage, session };
+  const whole = openFileSystem(disk, table.volumes.length > 0 ? optical : filesystems, cache, options);
   const parts = table.volumes.map((volume) => {
     const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
-    return { name: `p${volume.number}`, volume, ...openFileSystem(source, filesystems, cache) };
+    return { name: `p${volume.number}`, volume, ...openFileSystem(source, filesystems, cache, options) };
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well.
   return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
@@ -151,13 +155,14 @@ function openFileSystem(
   source: ByteSource,
   formats: readonly Format<FileSystem>[],
   cache: ChunkCache,
+  options: Surroundings["options"],
 ): Pick<FoundVolume, "tree" | "problem"> {
   let problem: ImageError | undefined;
   for (const format of formats) {
     try {
       if (!format.recognises(source)) continue;
       return {
-        tree: format.open(source, { path: source.name, cache, companion: noCompanion }),
+        tree: format.open(source, { path: source.name, cache, options, companion: noCompanion }),
         problem: undefined,
       };
     } catch (error) {

@@ -12,6 +12,11 @@ export const settings = {
   level: 3,
   /** Bytes of disk that one job of create, restore or verify handles: large enough that handing it over costs nothing. */
   jobSize: 4 * MiB,
+  /**
+   * Most bytes that are written to a file at once. A write of 2 MiB and more takes huge pages of memory, which a virtual
+   * machine may have given back to its host: writing then was ten times slower, and 1 MiB stays in the processor's cache.
+   */
+  largestWrite: 1 * MiB,
   /** Layers of a chain; a longer one is taken for a loop. */
   deepestChain: 1000,
   /** Files of a folder that are looked into for a parent that was renamed: a look costs a few small reads. */
@@ -37,7 +42,7 @@ export const settings = {
    * Most bytes of one request that writes: the kernel sends a buffered write's requests one after another, so that few large
    * ones are best, and takes no larger. Reads of such a mount are kept to `largestRequest` by an option of it.
    */
-  largestWrite: 512 * KiB,
+  largestWriteRequest: 512 * KiB,
   /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput, and 2 MiB gave a third
    * more, since the workers have a window to unpack while the one before is read. */
   readaheadKiB: 2048,

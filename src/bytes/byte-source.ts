@@ -14,6 +14,8 @@ export interface ByteSource {
   read(position: number, target: Uint8Array): number;
   /** The hole or the data at `position` (< size), where that is known without reading data. */
   extentAt?(position: number): Extent;
+  /** Is told which stretch is read next, so that a device can begin with all of it; only a hint, which never fails. */
+  willRead?(position: number, length: number): void;
 }
 
 /** A stretch of bytes that is all hole (reads as zeros, nothing is stored) or all data. */

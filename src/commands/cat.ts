@@ -17,7 +17,7 @@ export const cat: Command<Arguments> = {
   description:
     "Writes the content of files to the standard output, one after the other. FILE:STREAM is a further stream of a file, where the filesystem (NTFS) has them and no file has that very name. " +
     `At a damaged place the file ends with a message that says which bytes are damaged; what precedes them was written. With --json the content is text in the result, or base64 where it isn't UTF-8. ${pathsInWords}`,
-  positionals: { image: imagePositional, file: { describe: "The files to write", array: true } },
+  positionals: { image: imagePositional, file: { completes: "nothing", describe: "The files to write", array: true } },
   options: imageOptions,
   examples: [
     ["spindle cat disk.spin /etc/fstab", "One file"],

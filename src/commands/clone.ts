@@ -20,7 +20,7 @@ export const clone: Command<Arguments> = {
     target: { type: "string", describe: "file or block device to write" },
   },
   options: {
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", default: true, describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
   },

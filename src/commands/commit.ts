@@ -1,19 +1,18 @@
 import { availableParallelism } from "node:os";
-import { resolve } from "node:path";
-import { openLayers } from "../chain.js";
+import { type ImageSpec, openLayers } from "../chain.js";
 import { usage } from "../errors.js";
 import { createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize } from "./sizes.js";
 import type { Progress } from "./terminal.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   overlay: string;
   image: string;
-  parent?: string;
   level?: string;
   threads?: string;
   label?: string;
@@ -31,37 +30,42 @@ export const commit: Command<Arguments> = {
     image: { type: "string", describe: "the .spin file to write" },
   },
   options: {
-    parent: { type: "string", describe: "where the image is that was written over, when it was moved" },
-    level: { type: "string", describe: `zstd level, 1 to 19 (default ${settings.level})` },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
-    label: { type: "string", describe: "a name for the image, kept in it" },
-    comment: { type: "string", describe: "a text kept in the image" },
+    level: { type: "string", value: "N", describe: `zstd level, 1 to 19 (default ${settings.level})` },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
+    label: { type: "string", value: "TEXT", describe: "a name for the image, kept in it" },
+    comment: { type: "string", value: "TEXT", describe: "a text kept in the image" },
     force: { type: "boolean", describe: "replace IMAGE if it exists" },
+    parent: { completes: "file", describe: "where the image is that was written over, when it was moved" },
+    "password-file": openingOptions["password-file"],
+    "trust-paths": openingOptions["trust-paths"],
   },
   examples: [["spindle commit work.overlay tuesday.spin", "keep what was written as a differential"]],
 
   async run(given, terminal) {
-    const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const base = baseOf(given.overlay, parent);
     const started = performance.now();
     let bar: Progress | undefined;
+    let base: string | undefined;
     let made: Awaited<ReturnType<typeof createImage>>;
     try {
-      made = await createImage({
-        source: given.overlay,
-        sourceParent: parent,
-        image: given.image,
-        base,
-        level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
-        threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
-        label: given.label,
-        comment: given.comment,
-        force: given.force ?? false,
-        tool: `spindle ${version}`,
-        progress(done, total) {
-          bar ??= terminal.progress("committing", total);
-          bar.update(done);
-        },
+      made = await opening(given.overlay, given, (spec) => {
+        base = baseOf(spec);
+        return createImage({
+          source: given.overlay,
+          opening: spec,
+          parent: spec.parent,
+          image: given.image,
+          base,
+          level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
+          threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
+          label: given.label,
+          comment: given.comment,
+          force: given.force ?? false,
+          tool: `spindle ${version}`,
+          progress(done, total) {
+            bar ??= terminal.progress("committing", total);
+            bar.update(done);
+          },
+        });
       });
     } finally {
       bar?.stop();
@@ -88,8 +92,9 @@ export const commit: Command<Arguments> = {
 };
 
 /** The .spin image that an overlay, or an overlay of an overlay, was written over; undefined where it is of another format. */
-function baseOf(path: string, parent: string | undefined): string | undefined {
-  const opened = openLayers({ path, parent });
+function baseOf(spec: ImageSpec): string | undefined {
+  const { path } = spec;
+  const opened = openLayers(spec);
   try {
     if (opened.layers[0]!.format !== "overlay")
       throw usage(

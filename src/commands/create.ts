@@ -1,23 +1,25 @@
 import { availableParallelism } from "node:os";
+import type { ImageSpec } from "../chain.js";
 import { usage } from "../errors.js";
 import { createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
 import type { Progress } from "./terminal.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   source: string;
   image: string;
   base?: string;
+  parent?: string;
   level?: string;
   chunk?: string;
   threads?: string;
   label?: string;
   comment?: string;
-  "source-format"?: string;
   force?: boolean;
 }
 
@@ -31,18 +33,25 @@ export const create: Command<Arguments> = {
     image: { type: "string", describe: "the .spin file to write" },
   },
   options: {
-    base: { type: "string", describe: "make a differential against this .spin image" },
-    level: { type: "string", describe: `zstd level, 1 to 19 (default ${settings.level})` },
-    chunk: { type: "string", describe: "chunk size, 16K to 4M, a power of two (default 64K, or the base's)" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
-    label: { type: "string", describe: "a name for the image, kept in it" },
-    comment: { type: "string", describe: "a text kept in the image" },
-    "source-format": { type: "string", describe: "take SOURCE for this format, for example raw, whatever its content" },
+    base: { type: "string", completes: "file", describe: "make a differential against this .spin image" },
+    level: { type: "string", value: "N", describe: `zstd level, 1 to 19 (default ${settings.level})` },
+    chunk: {
+      type: "string",
+      value: "SIZE",
+      describe: "chunk size, 16K to 4M, a power of two (default 64K, or the base's)",
+    },
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
+    label: { type: "string", value: "TEXT", describe: "a name for the image, kept in it" },
+    comment: { type: "string", value: "TEXT", describe: "a text kept in the image" },
     force: { type: "boolean", describe: "replace IMAGE if it exists" },
+    ...openingOptions,
+    parent: { completes: "file", describe: "where the base of that base, or of SOURCE, is, when it was moved" },
+    format: { ...openingOptions.format, alias: "source-format" },
   },
   examples: [
     ["spindle create /dev/sda backup.spin", "image a whole disk"],
     ["spindle create --base monday.spin disk.raw tuesday.spin", "only what changed since monday.spin"],
+    ["spindle create vm.qcow2 vm.spin", "convert the image of another tool"],
     ["ssh host cat /dev/sda | spindle create - host.spin", "image a disk of another machine"],
   ],
 
@@ -53,24 +62,27 @@ export const create: Command<Arguments> = {
     let bar: Progress | undefined;
     let made: Awaited<ReturnType<typeof createImage>>;
     try {
-      made = await createImage({
-        source: given.source,
-        stream: stream ? process.stdin : undefined,
-        sourceFormat: given["source-format"],
-        image: given.image,
-        base: given.base,
-        chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
-        level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
-        threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
-        label: given.label,
-        comment: given.comment,
-        force: given.force ?? false,
-        tool: `spindle ${version}`,
-        progress(done, total, written) {
-          bar ??= terminal.progress("creating", total);
-          bar.update(done, written > 0 ? `ratio ${(done / written).toFixed(1)}` : undefined);
-        },
-      });
+      const create = (spec: ImageSpec) =>
+        createImage({
+          source: given.source,
+          opening: spec,
+          stream: stream ? process.stdin : undefined,
+          image: given.image,
+          base: given.base,
+          parent: spec.parent,
+          chunkSize: given.chunk === undefined ? undefined : parseSize(given.chunk, "--chunk"),
+          level: wholeNumber(given.level, "--level", 1, 19) ?? settings.level,
+          threads: wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism(),
+          label: given.label,
+          comment: given.comment,
+          force: given.force ?? false,
+          tool: `spindle ${version}`,
+          progress(done, total, written) {
+            bar ??= terminal.progress("creating", total);
+            bar.update(done, written > 0 ? `ratio ${(done / written).toFixed(1)}` : undefined);
+          },
+        });
+      made = await opening(given.source, given, create);
     } finally {
       bar?.stop();
     }

@@ -46,20 +46,34 @@ export const find: Command<FindArguments> = {
   description:
     "Writes the path of every file beneath PATH that fits all the options, in the order in which folders have them. Patterns are the shell's: * ? [a-z]. Options may have one dash, as those of find(1), or two. " +
     `Sizes are exact bytes, not rounded up to units as find(1) does. ${pathsInWords}`,
-  positionals: { image: imagePositional, under: { describe: "Where to begin; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    under: { completes: "nothing", describe: "Where to begin; the root by default", array: true },
+  },
   options: {
-    name: { ...word, describe: "The name fits this pattern" },
-    iname: { ...word, describe: "The same, whatever the case" },
-    path: { ...word, describe: "The whole path, as it is written, fits this pattern; * takes slashes too" },
+    name: { ...word, value: "PATTERN", describe: "The name fits this pattern" },
+    iname: { ...word, value: "PATTERN", describe: "The same, whatever the case" },
+    path: {
+      ...word,
+      value: "PATTERN",
+      describe: "The whole path, as it is written, fits this pattern; * takes slashes too",
+    },
     type: {
       ...word,
+      value: "KINDS",
       describe: "One of these kinds: f file, d folder, l link, c b devices, p fifo, s socket; f,l is both",
     },
     size: { ...word, array: true, type: "string", describe: "Larger than +10M, smaller than -1k, or exactly 512" },
-    mtime: { ...word, array: true, type: "string", describe: "Changed more than +N, less than -N, or N days ago" },
-    newer: { ...word, describe: "Changed after this time, for example 2024-01-31 or 2024-01-31T12:00Z" },
-    older: { ...word, describe: "Changed before this time" },
-    maxdepth: { ...word, alias: "max-depth", describe: "Levels beneath PATH; 0 is PATH itself" },
+    mtime: {
+      ...word,
+      array: true,
+      type: "string",
+      value: "DAYS",
+      describe: "Changed more than +N, less than -N, or N days ago",
+    },
+    newer: { ...word, value: "TIME", describe: "Changed after this time, for example 2024-01-31 or 2024-01-31T12:00Z" },
+    older: { ...word, value: "TIME", describe: "Changed before this time" },
+    maxdepth: { ...word, value: "N", alias: "max-depth", describe: "Levels beneath PATH; 0 is PATH itself" },
     print0: { type: "boolean", describe: "A zero byte behind each path, not a new line: for xargs -0" },
     ...imageOptions,
   },

@@ -32,9 +32,16 @@ export const hash: Command<Arguments> = {
   description:
     "Writes a checksum of each file, and of each file within a folder, as sha256sum does; the names begin at the root, so that sha256sum -c checks them in a folder where the image is mounted or copied to. " +
     `A file that can't be read whole has no checksum, but a message. ${pathsInWords}`,
-  positionals: { image: imagePositional, path: { describe: "Files and folders; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    path: { completes: "nothing", describe: "Files and folders; the root by default", array: true },
+  },
   options: {
-    algorithm: { choices: algorithms, default: "sha256", describe: "blake2b512 is what b2sum computes" },
+    algorithm: {
+      choices: algorithms,
+      default: "sha256",
+      describe: "Which checksum; blake2b512 is what b2sum computes",
+    },
     ...imageOptions,
   },
   examples: [

@@ -1,24 +1,26 @@
 /** What the commands that read files of an image without a mount have in common. */
-import type { Options, PositionalOptions } from "yargs";
 import { type ByteString, byteStringOfText, escaped, textOf } from "../browsing/names.js";
 import type { Problem } from "../browsing/walk.js";
 import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { openFiles } from "../open.js";
+import type { Option, Positional } from "./command.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import type { Terminal } from "./terminal.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-export interface ImageArguments {
+export interface ImageArguments extends OpeningArguments, ViewingArguments {
   image: string;
   volume?: string;
-  parent?: string;
 }
 
-export const imagePositional: PositionalOptions = { describe: "The image: any format that Spindle reads" };
+export const imagePositional: Positional = { describe: "The image: any format that Spindle reads" };
 
 export const imageOptions = {
   volume: { describe: "Read this filesystem only: a partition's number (2 or p2), or a label" },
-  parent: { describe: "Where the base of a differential is, when it was moved" },
-} satisfies Record<string, Options>;
+  ...openingOptions,
+  ...viewingOptions,
+} satisfies Record<string, Option>;
 
 /** A sentence for the descriptions. */
 export const pathsInWords =
@@ -68,7 +70,8 @@ export async function withFiles(
   terminal: Terminal,
   act: (tree: FileSystem, problems: Problems) => Promise<void>,
 ): Promise<void> {
-  const opened = openFiles({ path: given.image, parent: given.parent, volume: given.volume });
+  const viewing = viewingOf(given);
+  const opened = await opening(given.image, given, (spec) => openFiles({ ...spec, ...viewing, volume: given.volume }));
   try {
     if (given.volume === undefined)
       for (const { name, problem } of opened.found)

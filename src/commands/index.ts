@@ -87,4 +87,9 @@ export const commands: readonly CommandEntry[] = [
     summary: "Copy a disk as it is",
     load: async () => (await import("./clone.js")).clone,
   },
+  {
+    name: "completion",
+    summary: "Print the completion for a shell",
+    load: async () => (await import("./completion.js")).completion,
+  },
 ];

@@ -3,11 +3,11 @@ import type { FileSystem } from "../filesystems/filesystem.js";
 import { type FoundVolume, openFound } from "../open.js";
 import type { Command } from "./command.js";
 import { type FileSystemFacts, type FoundPlace, type InfoResult, infoText } from "./info-text.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments, ViewingArguments {
   image: string;
-  parent?: string;
-  snapshot?: string;
 }
 
 export const info: Command<Arguments> = {
@@ -16,17 +16,15 @@ export const info: Command<Arguments> = {
   description:
     "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. Of the data only the records of the filesystems are read.",
   positionals: { image: { type: "string", describe: "the image" } },
-  options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
-    snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
-  },
+  options: { ...openingOptions, ...viewingOptions },
   examples: [
     ["spindle info tuesday.spin", "the image, its base, its partitions"],
     ["spindle info --json backup.spin | jq .size", "one fact, for a script"],
   ],
 
   async run(given, terminal) {
-    const opened = openFound({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const viewing = viewingOf(given);
+    const opened = await opening(given.image, given, (spec) => openFound({ ...spec, ...viewing }));
     try {
       const result: InfoResult = {
         path: given.image,

@@ -33,7 +33,10 @@ export const ls: Command<LsArguments> = {
   description:
     "Lists folders of an image, sorted by the bytes of their names, one name a line. Symbolic links are not followed at the end of a path, except with a slash behind them. " +
     `Names are written as they are, but on a terminal control characters and bytes that are no UTF-8 are escaped as ls -b does. ${pathsInWords}`,
-  positionals: { image: imagePositional, path: { describe: "What to list; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    path: { completes: "nothing", describe: "What to list; the root by default", array: true },
+  },
   options: {
     long: { type: "boolean", alias: "l", describe: "Mode, links, owner, group, size, time of change and link targets" },
     all: { type: "boolean", alias: "a", describe: "Names that begin with a point, too" },

@@ -9,16 +9,16 @@ import type { Mounted } from "../fuse/service.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
+import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments, ViewingArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
   writable?: string;
-  parent?: string;
-  snapshot?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -26,6 +26,8 @@ interface Arguments {
   log?: string;
   o?: string[];
 }
+
+const { share, least, most } = settings.mountCache;
 
 export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
@@ -37,7 +39,7 @@ export const mount: Command<Arguments> = {
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
   positionals: {
     image: { describe: "The image: any format that Spindle reads, or a raw disk" },
-    mountpoint: { describe: "An existing folder" },
+    mountpoint: { completes: "folder", describe: "An existing folder" },
   },
   options: {
     as: {
@@ -48,21 +50,32 @@ export const mount: Command<Arguments> = {
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
     writable: {
       requiresArg: false,
+      completes: "file",
+      value: "OVERLAY",
       describe:
         "Let the disk be written to: the image stays as it is, and what is written goes to this overlay file, which is " +
         "made or found again; without a name to one that vanishes with the mount",
     },
-    parent: { describe: "Where the base of a differential is, when it was moved" },
-    snapshot: { describe: "A snapshot inside the image (qcow2), by name or id" },
+    ...openingOptions,
+    ...viewingOptions,
     driver: {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
-    cache: { describe: `Memory for unpacked chunks, for example 256M [here ${humanSize(usualCacheBytes())}]` },
+    workers: { value: "N", describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    cache: {
+      value: "SIZE",
+      describe: `Memory for unpacked chunks, for example 256M [a ${1 / share}th of the machine's, from ${humanSize(least)} to ${humanSize(most)}]`,
+      defaultDescription: `here ${humanSize(usualCacheBytes())}`,
+    },
     foreground: { type: "boolean", describe: "Stay in the foreground; Ctrl-C unmounts" },
-    log: { describe: "Where the background process writes what went wrong" },
-    o: { type: "string", array: true, describe: "Mount options, for example -o allow_other,noexec; may be repeated" },
+    log: { completes: "file", describe: "Where the background process writes what went wrong" },
+    o: {
+      type: "string",
+      array: true,
+      value: "OPTIONS",
+      describe: "Mount options, for example -o allow_other,noexec; may be repeated",
+    },
   },
   examples: [
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
@@ -96,34 +109,27 @@ export const mount: Command<Arguments> = {
     checkImagePath(image, mountpoint);
     if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
 
-    const parent = given.parent === undefined ? undefined : resolve(given.parent);
-    const { as: view, volume, snapshot } = given;
-    const request = {
-      image,
-      parent,
-      snapshot,
-      view,
-      writable,
-      volume,
-      mountpoint,
-      driver,
-      options,
-      workers,
-      cacheBytes,
-    };
+    const { as: view, volume } = given;
+    const viewing = viewingOf(given);
+    const log = given.log === undefined ? undefined : resolve(given.log);
     const tell = (mounted: Mounted) =>
       terminal.result(mounted, ({ pid, log }) => {
         const where = log === undefined ? "" : `, log ${log}`;
         return `${image} is mounted at ${mountpoint} (process ${pid}, driver ${driver}${where})`;
       });
-    if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
-    else tell(await startInBackground(request, given.log === undefined ? undefined : resolve(given.log)));
+    await opening(image, given, async (spec) => {
+      // The server has a folder of its own.
+      const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
+      const opened = { ...spec, ...viewing, parent, view, volume };
+      const request = { image: opened, writable, mountpoint, driver, options, workers, cacheBytes };
+      if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
+      else tell(await startInBackground(request, log));
+    });
   },
 };
 
 /** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
 function usualCacheBytes(): number {
-  const { share, least, most } = settings.mountCache;
   const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
   return Math.min(most, Math.max(least, Math.floor(memory * share)));
 }

@@ -3,14 +3,13 @@ import { openLayers } from "../chain.js";
 import { restoreDisk } from "../imaging/restore.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize } from "./sizes.js";
 import type { Terminal } from "./terminal.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   image: string;
   target: string;
-  parent?: string;
-  snapshot?: string;
   threads?: string;
   verify?: boolean;
   force?: boolean;
@@ -26,9 +25,8 @@ export const restore: Command<Arguments> = {
     target: { type: "string", describe: "block device or file to write" },
   },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
-    snapshot: { type: "string", describe: "a snapshot inside the image (qcow2), by name or id" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    ...openingOptions,
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
     verify: { type: "boolean", describe: "read everything back and compare" },
     force: { type: "boolean", describe: "replace TARGET if it is a file that exists" },
   },
@@ -38,7 +36,7 @@ export const restore: Command<Arguments> = {
   ],
 
   async run(given, terminal) {
-    const opened = openLayers({ path: given.image, parent: given.parent, snapshot: given.snapshot });
+    const opened = await opening(given.image, given, (spec) => openLayers(spec));
     try {
       await copyDisk(opened, given.image, given, terminal, "restored");
     } finally {

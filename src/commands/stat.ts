@@ -14,7 +14,10 @@ export const stat: Command<Arguments> = {
   syntax: "stat <image> [path..]",
   summary: "Tell all that an image knows of a file",
   description: `Tells what the filesystem keeps of a file: kind, size, mode, owner, times to the nanosecond (in local time), holes, streams and extended attributes. Symbolic links are not followed at the end of a path, except with a slash behind them. ${pathsInWords}`,
-  positionals: { image: imagePositional, path: { describe: "The files; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    path: { completes: "nothing", describe: "The files; the root by default", array: true },
+  },
   options: imageOptions,
   examples: [
     ["spindle stat disk.spin /bin/ping", "With its capabilities, an extended attribute"],
@@ -46,12 +49,14 @@ function fileFacts(tree: FileSystem, file: FileId, path: ByteString) {
     size: tree.stream?.(file, name)?.size ?? 0,
     shown: escaped(byteString(name)),
   }));
+  const details = tree.details?.(file) ?? {};
   const layout = attributes.kind === "file" && tree.extentAt ? layoutOf(tree, file, attributes.size) : undefined;
   const json = {
     ...told("path", path),
     ...attributesTold(attributes),
     ...(target === undefined ? {} : told("target", target)),
     ...(layout ? { layout } : {}),
+    ...(Object.keys(details).length > 0 ? { details } : {}),
     ...(streams.length > 0 ? { streams: streams.map(({ shown: _, ...stream }) => stream) } : {}),
     extendedAttributes: values.map(([name, value]) => ({ name, ...valueTold(value) })),
   };
@@ -67,6 +72,7 @@ function fileFacts(tree: FileSystem, file: FileId, path: ByteString) {
     `Change: ${localTime(changed)}`,
     ` Birth: ${born ? localTime(born) : "-"}`,
     ...(layout ? [`Layout: ${layoutText(layout)}`] : []),
+    ...Object.entries(details).map(([name, value]) => `${inWords(name).padStart(6)}: ${detailText(value)}`),
     ...streams.map(({ shown, size }) => `Stream: ${shown}\t${size} bytes`),
     ...values.map(([name, value]) => `  Attr: ${escaped(byteStringOfText(name))}=${valueText(value)}`),
   ];
@@ -100,6 +106,15 @@ function layoutOf(tree: FileSystem, file: FileId, size: number): Layout {
   return layout;
 }
 
+/** `ownerSid` is shown as `Owner SID`. */
+function inWords(name: string): string {
+  const words = name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
+  return (words.slice(0, 1).toUpperCase() + words.slice(1)).replace(/\bsid$/, "SID");
+}
+
+const detailText = (value: unknown) =>
+  escaped(byteStringOfText(Array.isArray(value) ? value.join(", ") || "none" : String(value)));
+
 const layoutText = ({ dataExtents, dataBytes, holes, holeBytes, truncated }: Layout) =>
   `${dataBytes} bytes of data in ${dataExtents} ${dataExtents === 1 ? "stretch" : "stretches"}, ${holeBytes} bytes in ${holes} ${holes === 1 ? "hole" : "holes"}${truncated ? ", and more" : ""}`;
 
@@ -109,9 +124,14 @@ function valueTold(value: Uint8Array): { text?: string; hex: string } {
   return { ...(text === undefined ? {} : { text }), hex: Buffer.from(value).toString("hex") };
 }
 
+/** Bytes of a value that are shown: `--json` has all. */
+const shownBytes = 256;
+
 function valueText(value: Uint8Array): string {
-  const text = printableText(value);
-  return text === undefined ? `0x${Buffer.from(value).toString("hex")}` : JSON.stringify(text);
+  const shown = value.subarray(0, shownBytes);
+  const text = printableText(shown);
+  const rest = value.length > shownBytes ? `… (${value.length} bytes)` : "";
+  return (text === undefined ? `0x${Buffer.from(shown).toString("hex")}` : JSON.stringify(text)) + rest;
 }
 
 function printableText(value: Uint8Array): string | undefined {

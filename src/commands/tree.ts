@@ -27,11 +27,14 @@ export const tree: Command<TreeArguments> = {
   syntax: "tree <image> [path..]",
   summary: "Draw the folders of an image",
   description: `Draws folders and all that is in them as a tree, and counts them. Symbolic links are shown with their target and not followed. ${pathsInWords}`,
-  positionals: { image: imagePositional, path: { describe: "Where to begin; the root by default", array: true } },
+  positionals: {
+    image: imagePositional,
+    path: { completes: "nothing", describe: "Where to begin; the root by default", array: true },
+  },
   options: {
     all: { type: "boolean", alias: "a", describe: "Names that begin with a point, too" },
     folders: { type: "boolean", alias: "d", describe: "Folders only" },
-    depth: { alias: "L", describe: "Levels to show, for example 2" },
+    depth: { alias: "L", value: "N", describe: "Levels to show, for example 2" },
     ...imageOptions,
   },
   examples: [

@@ -12,7 +12,7 @@ export const unmount: Command<Arguments> = {
   description:
     "Unmounts what `spindle mount` mounted, and returns when the process that served it is gone. A mount that is in use " +
     "is refused, with the processes and loop devices that hold it. A mount whose server has died is cleaned up.",
-  positionals: { mountpoint: { describe: "Where the image is mounted" } },
+  positionals: { mountpoint: { completes: "mount", describe: "Where the image is mounted" } },
   options: {
     lazy: {
       type: "boolean",

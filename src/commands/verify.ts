@@ -1,14 +1,14 @@
 import { availableParallelism } from "node:os";
 import { openLayers } from "../chain.js";
 import { exitCodes, unsupported } from "../errors.js";
-import { type Verdict, verifyLayers } from "../imaging/verify.js";
+import { type LayerVerdict, type Verdict, verifyLayers } from "../imaging/verify.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
+import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize } from "./sizes.js";
 
-interface Arguments {
+interface Arguments extends OpeningArguments {
   image: string;
-  parent?: string;
   threads?: string;
 }
 
@@ -16,11 +16,11 @@ export const verify: Command<Arguments> = {
   syntax: "verify <image>",
   summary: "Check an image against its checksums",
   description:
-    "Unpacks every chunk of IMAGE and of all its bases and compares it with its SHA-256 digest, then the digests with the image's content root. In a full image it also checks what only zstd -d reads: the frames of zeros and the heads of index pages. An image without checksums, such as a raw disk, can't be verified and is refused with exit code 4. Damage is listed with the range of the disk that it hits; the rest is still checked. Exit code 5 tells of damage.",
+    "Unpacks every chunk of IMAGE and of all its bases and compares it with its SHA-256 digest, then the digests with the image's content root. In a full image it also checks what only zstd -d reads: the frames of zeros and the heads of index pages. Formats of other tools have checksums of their headers at most: there the tables are checked (that every entry leads somewhere, and no two to the same place) and what is packed is unpacked. A raw disk has nothing that could be checked and is refused with exit code 4. Damage is listed with the range of the disk that it hits; the rest is still checked. Exit code 5 tells of damage.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: {
-    parent: { type: "string", describe: "where the image's base is, when it was moved" },
-    threads: { type: "string", describe: "worker threads (default: one a processor)" },
+    ...openingOptions,
+    threads: { type: "string", value: "N", describe: "worker threads (default: one a processor)" },
   },
   examples: [
     ["spindle verify tuesday.spin", "check a differential and its base"],
@@ -29,7 +29,7 @@ export const verify: Command<Arguments> = {
 
   async run(given, terminal) {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
-    const opened = openLayers({ path: given.image, parent: given.parent });
+    const opened = await opening(given.image, given, (spec) => openLayers(spec));
     try {
       if (!opened.layers.some((layer) => layer.integrity))
         throw unsupported(
@@ -55,15 +55,23 @@ export const verify: Command<Arguments> = {
   },
 };
 
+function layerWords({ file, format, proves, chunks, bytes, damages }: LayerVerdict): string {
+  const packed = `${counted(chunks, "chunk")} (${humanSize(bytes)})`;
+  const found = damages.length === 0 ? "all sound" : `${damages.length} damaged`;
+  if (!proves) return `${file}: ${format} has no checksums, nothing could be checked`;
+  if (proves === "content") return `${file}: ${packed} checked, ${found}`;
+  const unpacked = chunks > 0 ? `, ${packed} unpacked` : "";
+  return `${file}: tables checked${unpacked}, ${found}; ${format} has no checksums of the data, so that a change of them would not be seen`;
+}
+
 function words(image: string, verdict: Verdict, sound: boolean, seconds: number): string {
-  const lines = verdict.layers.map((layer) =>
-    layer.checked
-      ? `${layer.file}: ${counted(layer.chunks, "chunk")} (${humanSize(layer.bytes)}) checked, ${layer.damages.length === 0 ? "all sound" : `${layer.damages.length} damaged`}`
-      : `${layer.file}: ${layer.format} has no checksums, nothing could be checked`,
-  );
+  const lines = verdict.layers.map((layer) => layerWords(layer));
+  lines.push(...verdict.layers.flatMap((layer) => layer.notes.map((note) => `  ${note}`)));
   for (const damage of verdict.layers.flatMap((layer) => layer.damages))
     lines.push(`  disk bytes ${damage.position} to ${damage.position + damage.length - 1}: ${damage.message}`);
   if (verdict.contentRoot === false) lines.push(`  the digests do not give the content root that ${image} tells.`);
-  lines.push(sound ? `sound (${seconds.toFixed(1)} s)` : `damaged (${seconds.toFixed(1)} s)`);
+  const content = verdict.layers.every((layer) => layer.proves === "content");
+  const word = !sound ? "damaged" : content ? "sound" : "sound, as far as it can be told without checksums";
+  lines.push(`${word} (${seconds.toFixed(1)} s)`);
   return lines.join("\n");
 }

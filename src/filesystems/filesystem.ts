@@ -80,6 +80,11 @@ export interface FileSystem {
   zerosAt?(file: FileId, position: number): number;
   /** Extended attributes by full name (`user.note`), values as bytes. Absent where the format has none. */
   extendedAttributes?(file: FileId): ReadonlyMap<string, Uint8Array>;
+  /**
+   * What `spindle stat` tells of a file besides all that: flags, security ids. Plain JSON data. Absent where the format has
+   * nothing of the kind.
+   */
+  details?(file: FileId): Record<string, unknown>;
   /** Names of the further streams of a file (NTFS: `file:stream`). Absent where the format has none. */
   streams?(file: FileId): readonly Uint8Array[];
   /** Present where files can be written to: they keep their sizes, like devices. */

@@ -98,13 +98,19 @@ export function openSharedImage(t: ExecutionContext, image: SharedImage): FileSo
   return source;
 }
 
-/** The volume that a manifest's name means: `whole`, or a partition as *.parts.json tells where it lies. */
-export function sharedVolume(image: SharedImage, source: ByteSource, volume: string): ByteSource {
-  if (volume === "whole") return source;
+/** Where a partition lies, in bytes, as *.parts.json tells it. */
+export function sharedPart(image: SharedImage, volume: string): { readonly start: number; readonly size: number } {
   const path = join(sharedFolder, `${image.file.replace(/\.zst$/, "")}.parts.json`);
   const parts = JSON.parse(readFileSync(path, "utf8")) as { n: number; start: number; size: number }[];
   const part = parts.find(({ n }) => `p${n}` === volume);
   if (!part) throw new Error(`${path} has no ${volume}`);
+  return part;
+}
+
+/** The volume that a manifest's name means: `whole`, or a partition. */
+export function sharedVolume(image: SharedImage, source: ByteSource, volume: string): ByteSource {
+  if (volume === "whole") return source;
+  const part = sharedPart(image, volume);
   return new Slice(`${image.file} > ${volume}`, source, part.start, part.size);
 }
 
@@ -251,6 +257,36 @@ export function readManifest(path: string): ManifestRow[] {
         modified: modified!,
         content: content ?? "-",
         xattrs: xattrs ?? "-",
+      };
+    });
+}
+
+/** A listing by bsdtar: `path key=value …`, with the escapes of vis(3). */
+export function readMtree(path: string): ManifestRow[] {
+  const plainPath = (text: string) =>
+    Buffer.from(
+      text.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
+      "latin1",
+    ).toString();
+  const lines = readFileSync(path, "utf8").replace(/\\\n/g, "").trimEnd().split("\n");
+  return lines
+    .filter((line) => line.startsWith("./"))
+    .map((line) => {
+      const [name, ...pairs] = line.split(/ +/);
+      const keys = Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
+      const types: Record<string, string> = { file: "f", dir: "d", link: "l", char: "c", block: "b", fifo: "p" };
+      const type = types[keys.type]!;
+      return {
+        path: plainPath(name!.slice(1)),
+        type,
+        mode: Number.parseInt(keys.mode, 8),
+        owner: Number(keys.uid),
+        group: Number(keys.gid),
+        links: Number(keys.nlink ?? 1),
+        size: type === "f" ? Number(keys.size) : undefined,
+        modified: keys.time,
+        content: keys.link === undefined ? (keys.sha256digest ?? "-") : `->${plainPath(keys.link)}`,
+        xattrs: "-",
       };
     });
 }

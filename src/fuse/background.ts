@@ -39,7 +39,7 @@ export async function startInBackground(given: Omit<MountRequest, "log">, logPat
     throw system(`opening the log ${log}`, error);
   }
   keepDescriptorsFromChildren();
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), given.image, given.mountpoint], {
+  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), given.image.path, given.mountpoint], {
     // A session of its own: it outlives the terminal, and Ctrl-C at the command does not reach it half-way.
     detached: true,
     stdio: ["ignore", fd, fd, "ipc"],
@@ -67,7 +67,7 @@ export async function startInBackground(given: Omit<MountRequest, "log">, logPat
     if (left?.type === ourType && left.id !== before) await unmountAt(given.mountpoint, true).catch(() => {});
     throw new ImageError(
       "system",
-      `${given.image}: the server of the mount ended before it answered (${report.died}). ${lines ? `Its last words: ${lines}` : "It wrote nothing."}`,
+      `${given.image.path}: the server of the mount ended before it answered (${report.died}). ${lines ? `Its last words: ${lines}` : "It wrote nothing."}`,
     );
   } finally {
     if (logPath === undefined) remove(log);
@@ -123,7 +123,7 @@ async function main(): Promise<void> {
   const request = await new Promise<MountRequest>((done) =>
     process.once("message", (message) => done(message as MountRequest)),
   );
-  process.title = `spindle mount ${request.image} ${request.mountpoint}`;
+  process.title = `spindle mount ${request.image.path} ${request.mountpoint}`;
   try {
     await serveRequest(request, log, (mounted) => void report({ mounted }), aborting.signal);
   } catch (error) {

@@ -4,7 +4,7 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
 import { OverlayDisk } from "../layers/overlay.js";
-import { type OpenedImage, openFiles, openImage, openWritable } from "../open.js";
+import { type ImageSpec, type OpenedImage, openFiles, openImage, openWritable } from "../open.js";
 import { settings } from "../settings.js";
 import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
@@ -16,16 +16,10 @@ import { type Mounted, serve } from "./service.js";
 export type DriverName = Driver["name"];
 
 export interface MountRequest {
-  /** Absolute. */
-  readonly image: string;
-  readonly parent?: string;
-  /** A snapshot inside the image. */
-  readonly snapshot?: string;
-  readonly view: "files" | "disk";
+  /** Its paths are absolute. */
+  readonly image: ImageSpec & { readonly view: "files" | "disk" };
   /** Writes go to an overlay: in the file of this path, made where there is none; `temporary` vanishes with the mount. */
   readonly writable?: { readonly overlay: string } | "temporary";
-  /** Of the files view only this filesystem. */
-  readonly volume?: string;
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -96,7 +90,7 @@ export async function serveRequest(
   ready: (mounted: Mounted) => void,
   abort?: AbortSignal,
 ): Promise<void> {
-  const { writable } = request;
+  const { image, writable } = request;
   if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
   const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
   const opened = openFor(request, workers);
@@ -117,8 +111,8 @@ export async function serveRequest(
         log,
       },
       driver: await loadDriver(request.driver),
-      image: request.image,
-      view: request.view,
+      image: image.path,
+      view: image.view,
       log: request.log,
       ready,
       abort,
@@ -131,11 +125,12 @@ export async function serveRequest(
   }
 }
 
-function openFor(request: MountRequest, workers: number): OpenedImage & { readonly overlay?: OpenedOverlay } {
-  const { image: path, parent, snapshot, view, volume, writable } = request;
-  if (writable)
-    return openWritable({ path, parent, snapshot }, writable === "temporary" ? undefined : writable.overlay, workers);
-  return view === "files" ? openFiles({ path, parent, snapshot, volume }) : openImage({ path, parent, snapshot, view });
+function openFor(
+  { image, writable }: MountRequest,
+  workers: number,
+): OpenedImage & { readonly overlay?: OpenedOverlay } {
+  if (writable) return openWritable(image, writable === "temporary" ? undefined : writable.overlay, workers);
+  return image.view === "files" ? openFiles(image) : openImage(image);
 }
 
 /** Milliseconds between two flushes that nobody asked for: so much of what was not flushed a crash may cost. */

@@ -1,5 +1,6 @@
 import type { MetadataPages } from "../bytes/metadata-pages.js";
 import { corrupt } from "../errors.js";
+import type { ReservedPlace } from "./map-check.js";
 
 /** The first of two table levels, as qcow, qcow2 and qed have them: 8-byte entries, each the place of a second table. */
 export class FirstLevel {
@@ -27,6 +28,29 @@ export class FirstLevel {
   /** Position of the second-level table that entry `index` names; 0 where there is none. */
   at(index: number): number {
     return this.place(this.pages.bytes(this.position + index * 8, 8, "the first-level table"));
+  }
+
+  /**
+   * The second-level tables that lie within the file, each with what it maps.
+   *
+   * @param length bytes of a table.
+   * @param covered bytes of the disk that one maps, of `size`.
+   */
+  *tables(length: number, covered: number, size: number): Iterable<ReservedPlace> {
+    for (let index = 0; index < this.count; index++) {
+      const missing = this.missing(index);
+      index += missing;
+      if (index >= this.count) return;
+      const position = this.at(index);
+      if (position === 0 || position + length > this.pages.source.size) continue;
+      const disk = { position: index * covered, length: Math.min(covered, size - index * covered) };
+      yield {
+        position,
+        length,
+        disk,
+        what: `the table of disk bytes ${disk.position} to ${disk.position + disk.length - 1}`,
+      };
+    }
   }
 
   /** How many entries from `index` on name no table, as far as a bounded look goes. */

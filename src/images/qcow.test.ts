@@ -69,13 +69,13 @@ test("a chain of three: a small base, whose clusters with a parent are of 512 by
   t.true(wholeDisk({ path: path("top"), parent: path("renamed") }).equals(expected));
 });
 
-test("encryption, sizes and tables that can't be are refused in words, and truncation where bytes are missing", (t) => {
+test("encryptions, sizes and tables that can't be are refused in words, and truncation where bytes are missing", (t) => {
   if (!needsQemu(t)) return;
   const path = testFolder(t);
   qemuImg("create", "-q", "-f", "raw", path("plain"), `${MiB}`);
   qemuIo(path("plain"), "raw", shuffledWrites(3, MiB, 10, 30_000));
   pack(path("plain"), path("a"));
-  isRefused(t, "unsupported", { path: patched(path("a"), { 39: [1] }) }, "encrypted", "AES");
+  isRefused(t, "unsupported", { path: patched(path("a"), { 39: [2] }) }, "encrypted", "number 2");
   isRefused(t, "corrupt", { path: patched(path("a"), { 32: [8] }) }, "byte 32");
   isRefused(t, "corrupt", { path: patched(path("a"), { 33: [20] }) }, "byte 33");
   isRefused(t, "corrupt", { path: patched(path("a"), { 24: [9] }) }, "byte 24");

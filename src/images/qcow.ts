@@ -2,13 +2,16 @@ import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js
 import type { PackedChunks } from "../bytes/chunk-cache.js";
 import { unpackDeflate } from "../bytes/deflate.js";
 import { MetadataPages } from "../bytes/metadata-pages.js";
+import { cipherSector, type SectorCipher } from "../bytes/sector-cipher.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
 import type { Format, Surroundings } from "../format.js";
-import type { Layer, ParentReference, Run } from "../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
 import { largestDisk, tablePage, u64be } from "./fields.js";
 import { FirstLevel } from "./first-level.js";
+import { mapIntegrity, type ReservedPlace } from "./map-check.js";
 import { backingReference } from "./qemu-backing.js";
+import { oldQemuAes, oldQemuAesInWords } from "./qemu-old-aes.js";
 
 /**
  * The first qcow, as block/qcow.c of QEMU has it: two levels of tables, whose second may be larger or smaller than a
@@ -32,11 +35,14 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
   readonly parent: ParentReference | undefined;
   readonly facts: Record<string, unknown>;
   readonly unpacked: ByteSource;
+  readonly integrity: Integrity;
   private readonly clusterBits: number;
   private readonly tableEntries: number;
   private readonly pages: MetadataPages;
   private readonly first: FirstLevel;
   private readonly map: BlockMap;
+  /** Encrypted clusters are decrypted whole, as others are unpacked. */
+  private readonly aes: SectorCipher | undefined;
   private whole = Buffer.alloc(0);
 
   constructor(
@@ -56,10 +62,8 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
       throw corrupt(`${name}: byte 33 tells tables of 2^${tableBits} entries. The header is damaged.`);
     if (this.size > largestDisk) throw corrupt(`${name}: byte 24 tells a disk of ${this.size} bytes.`);
     const method = header.readUInt32BE(36);
-    if (method !== 0)
-      throw unsupported(
-        `${name}: is encrypted inside qcow (${method === 1 ? "AES" : `method ${method}`}), which Spindle doesn't decrypt. Copy it with qemu-img convert to an image without encryption.`,
-      );
+    if (method > 1) throw unsupported(`${name}: is encrypted inside qcow by an unknown method, number ${method}.`);
+    if (method === 1) this.aes = oldQemuAes(name, around);
     this.blockSize = 2 ** this.clusterBits;
     this.chunkSize = this.blockSize;
     this.tableEntries = 2 ** tableBits;
@@ -70,10 +74,27 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
     this.first = new FirstLevel(this.pages, u64be(header, 40), tables, (bytes) => u64be(bytes, 0));
     this.unpacked = around.cache.source(this);
     this.map = new BlockMap(this);
+    const { first, size, tableEntries, blockSize } = this;
+    const reserved = function* (): Iterable<ReservedPlace> {
+      yield { position: 0, length: 48, what: "the header" };
+      yield { position: u64be(header, 40), length: tables * 8, what: "the first-level table" };
+      yield* first.tables(tableEntries * 8, tableEntries * blockSize, size);
+    };
+    this.integrity = mapIntegrity({
+      name,
+      size,
+      blockSize,
+      source,
+      unpacked: this.unpacked,
+      packed: this,
+      locate: (position) => this.locate(position),
+      reserved,
+    });
     this.facts = {
       version: 1,
       clusterSize: this.blockSize,
       compression: "zlib",
+      ...(this.aes && { encryption: oldQemuAesInWords }),
       ...(backing !== undefined && { backingFile: backing }),
     };
   }
@@ -103,29 +124,44 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
       this.packedAt(block, entry); // where it leads nowhere, that is said now
       target.kind = BlockKind.packed;
     } else {
-      target.kind = BlockKind.stored;
+      target.kind = this.aes ? BlockKind.packed : BlockKind.stored;
       target.position = Number(entry);
     }
   }
 
   unpack(chunk: number, target: Uint8Array): void {
     const entry = this.entryOf(chunk);
-    if (entry >> 63n === 0n)
-      throw corrupt(`${this.name}: cluster ${chunk} was packed when its table was read and isn't now.`);
-    const { position, length } = this.packedAt(chunk, entry);
-    const packed = readExactly(this.source, position, length, `packed cluster ${chunk}`);
     let whole = target;
     if (target.length < this.blockSize) {
       if (this.whole.length === 0) this.whole = Buffer.allocUnsafeSlow(this.blockSize);
       whole = this.whole;
     }
+    if (entry >> 63n) this.unpackPacked(chunk, entry, whole);
+    else if (entry !== 0n && this.aes) this.decrypt(chunk, Number(entry), this.aes, whole);
+    else throw corrupt(`${this.name}: cluster ${chunk} was packed when its table was read and isn't now.`);
+    if (whole !== target) target.set(whole.subarray(0, target.length));
+  }
+
+  private unpackPacked(chunk: number, entry: bigint, whole: Uint8Array): void {
+    const { position, length } = this.packedAt(chunk, entry);
+    const packed = readExactly(this.source, position, length, `packed cluster ${chunk}`);
     try {
       unpackDeflate(packed, whole);
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       throw this.damaged(chunk, `at byte ${position} ${error.message}`);
     }
-    if (whole !== target) target.set(whole.subarray(0, target.length));
+  }
+
+  private decrypt(chunk: number, position: number, aes: SectorCipher, whole: Uint8Array): void {
+    const got = readFully(this.source, position, whole);
+    // The last cluster of a file may end where the disk does.
+    if (got < Math.min(whole.length, this.size - chunk * this.blockSize))
+      throw this.damaged(
+        chunk,
+        `it should be at byte ${position}, but the file has ${this.source.size} bytes; it is truncated`,
+      );
+    aes.decrypt(whole, (chunk * this.blockSize) / cipherSector);
   }
 
   private entryOf(cluster: number): bigint {

@@ -2,10 +2,11 @@ import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js
 import { MetadataPages } from "../bytes/metadata-pages.js";
 import { corrupt, unsupported } from "../errors.js";
 import type { Format } from "../format.js";
-import type { Layer, ParentReference, Run } from "../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
 import { largestDisk, tablePage, u64le } from "./fields.js";
 import { FirstLevel } from "./first-level.js";
+import { mapIntegrity, type ReservedPlace } from "./map-check.js";
 import { backingReference } from "./qemu-backing.js";
 
 /** QEMU's enhanced disk: docs/interop/qed_spec.txt of QEMU. Two levels of tables of one size, clusters of one size. */
@@ -27,6 +28,7 @@ class QedLayer implements Layer, BlockTable {
   readonly blockSize: number;
   readonly parent: ParentReference | undefined;
   readonly facts: Record<string, unknown>;
+  readonly integrity: Integrity;
   private readonly pages: MetadataPages;
   private readonly tableEntries: number;
   private readonly first: FirstLevel;
@@ -66,13 +68,31 @@ class QedLayer implements Layer, BlockTable {
     this.pages = new MetadataPages(source, tablePage.size, tablePage.kept);
     this.first = new FirstLevel(this.pages, l1Position, Math.ceil(this.size / covered), (bytes) => u64le(bytes, 0));
     this.map = new BlockMap(this);
+    const table = tableSize * clusterSize;
+    const { first, size } = this;
+    const reserved = function* (): Iterable<ReservedPlace> {
+      yield { position: 0, length: headerSize * clusterSize, what: "the header" };
+      yield { position: l1Position, length: table, what: "the first-level table" };
+      yield* first.tables(table, covered, size);
+    };
+    const dirty =
+      (features & Feature.needsCheck) === 0
+        ? undefined
+        : "it was not closed: what was written last may be missing; check it with qemu-img check";
+    this.integrity = mapIntegrity({
+      name,
+      size,
+      blockSize: clusterSize,
+      source,
+      locate: (position) => this.locate(position),
+      reserved,
+      notes: dirty ? [`${name}: ${dirty}.`] : [],
+    });
     this.facts = {
       clusterSize,
       tableClusters: tableSize,
       ...(backing !== undefined && { backingFile: backing }),
-      ...((features & Feature.needsCheck) !== 0 && {
-        dirty: "it was not closed: what was written last may be missing; check it with qemu-img check",
-      }),
+      ...(dirty && { dirty }),
     };
   }
 

@@ -33,10 +33,20 @@ export function qemuImg(...words: string[]): string {
   return execFileSync("qemu-img", words, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 }
 
-/** Runs commands of qemu-io, one after another, on `path`, in `folder`: QEMU looks for data files from there. */
-export function qemuIo(path: string, format: string, commands: readonly string[], folder?: string): void {
+/**
+ * Runs commands of qemu-io, one after another, on `path`, in `folder`: QEMU looks for data files from there. Without a
+ * `format`, `path` is QEMU's options for opening the image.
+ */
+export function qemuIo(
+  path: string,
+  format: string | undefined,
+  commands: readonly string[],
+  folder?: string,
+  objects: readonly string[] = [],
+): void {
+  const how = format === undefined ? ["--image-opts"] : ["-f", format];
   const words = commands.flatMap((command) => ["-c", command]);
-  const out = execFileSync("qemu-io", ["-f", format, ...words, path], {
+  const out = execFileSync("qemu-io", [...objects, ...how, ...words, path], {
     encoding: "utf8",
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
@@ -129,9 +139,14 @@ interface MapEntry {
   offset?: number;
 }
 
-/** That which layer answers for a byte, and whether it stores it, is what `qemu-img map` tells of the image. */
-export function isMap(t: ExecutionContext, spec: ImageSpec, format: string): void {
-  const map = JSON.parse(qemuImg("map", "-f", format, "--output=json", spec.path)) as MapEntry[];
+/**
+ * That which layer answers for a byte, and whether it stores it, is what `qemu-img map` tells of the image.
+ *
+ * @param folder where QEMU runs: it looks for data files from there.
+ */
+export function isMap(t: ExecutionContext, spec: ImageSpec, format: string, folder?: string): void {
+  const words = ["map", "-f", format, "--output=json", spec.path];
+  const map = JSON.parse(execFileSync("qemu-img", words, { encoding: "utf8", cwd: folder })) as MapEntry[];
   opened(spec, ({ layers, disk }) => {
     for (const { start, length, depth, data, present, offset } of map) {
       for (let position = start; position < start + length; ) {

@@ -14,7 +14,7 @@ export const unread: Format<Layer> = {
   open(source) {
     const found = signatureOf(source)!;
     throw unsupported(
-      `${source.name}: is ${found.what}, which this Spindle does not read. ${found.remedy} (To image the file's own bytes, pass --source-format raw to create.)`,
+      `${source.name}: is ${found.what}, which this Spindle does not read. ${found.remedy} (To take the file's own bytes for a disk, pass --format raw.)`,
     );
   },
 };
@@ -35,18 +35,15 @@ const row = (at: number, signature: string, what: string, remedy: string): Signa
 });
 
 const unpack = (tool: string) => `Unpack it first, for example with ${tool}.`;
-const convert = "Convert it first with qemu-img convert -O raw.";
 
 const signatures: readonly Signature[] = [
   row(0, "LVF\x09\x0d\x0a\xff\x00", "an EWF image of files, not of a disk (L01)", "Show it with ewfmount."),
   row(0, "LEF2\x0d\x0a\x81\x00", "an EWF2 image of files, not of a disk (Lx01)", "Show it with ewfmount."),
   row(0, "DVF\x09\x0d\x0a\xff\x00", "an EWF delta: changes made to a disk's shadow", "Export it with ewfexport."),
   row(0, "ADCRYPT\x00", "encrypted by AccessData (AD encryption)", "Decrypt it first with FTK Imager."),
-  row(0, "Bochs Virtual HD Image\x00", "a Bochs disk", convert),
-  row(0, "#!/bin/sh\n#V2.0 Format\n", "a cloop image", convert),
   row(0, "partclone-image\x00", "a partclone image", "Restore it first with partclone.restore."),
-  row(0, "sprs\x00\x00\x00\x03", "an Apple sparse image", "Convert it first with hdiutil."),
-  row(-512, "koly\x00\x00\x00\x04", "an Apple disk image (UDIF, .dmg)", convert),
+  row(0, "encrcdsa", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
+  row(-8, "cdsaencr", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
   row(257, "ustar", "a tar archive (an OVA is one)", "Take the disk out of it with tar -x."),
   row(0, "PK\x03\x04", "a zip archive", unpack("unzip")),
   row(0, "\x1f\x8b\x08", "compressed with gzip", unpack("gzip -d")),

@@ -1,10 +1,11 @@
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { MetadataPages } from "../bytes/metadata-pages.js";
-import { corrupt, mismatch, unsupported } from "../errors.js";
+import { changed, corrupt, mismatch, unsupported } from "../errors.js";
 import type { Format } from "../format.js";
-import type { Layer, ParentReference, Run } from "../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "./block-map.js";
 import { largestDisk, tablePage, u64le } from "./fields.js";
+import { mapIntegrity } from "./map-check.js";
 
 /**
  * VirtualBox's container: a header of 512 bytes, a map of 4-byte block numbers, blocks of usually 1 MiB. A differencing
@@ -36,6 +37,7 @@ class VdiLayer implements Layer, BlockTable {
   readonly id: string;
   readonly changeId: string;
   readonly facts: Record<string, unknown>;
+  readonly integrity: Integrity;
   private readonly pages: MetadataPages;
   private readonly mapPosition: number;
   private readonly dataPosition: number;
@@ -78,6 +80,17 @@ class VdiLayer implements Layer, BlockTable {
       throw corrupt(`${name}: is a whole image, but names a parent, ${link}. The header is damaged.`);
     this.pages = new MetadataPages(source, tablePage.size, tablePage.kept);
     this.map = new BlockMap(this);
+    this.integrity = mapIntegrity({
+      name,
+      size: this.size,
+      blockSize: this.blockSize,
+      source,
+      locate: (position) => this.locate(position),
+      reserved: () => [
+        { position: 0, length: 512, what: "the header" },
+        { position: this.mapPosition, length: needed, what: "the block map" },
+      ],
+    });
     this.facts = {
       subformat: typeNames[type],
       version: `${version >>> 16}.${version & 0xffff}`,
@@ -123,7 +136,7 @@ class VdiLayer implements Layer, BlockTable {
             `${this.name}: ${candidate.name} is not the parent it was made from: it has id ${candidate.id}, recorded is ${id}. ${remedy}`,
           );
         if (change !== noId && candidate.changeId !== change)
-          throw mismatch(
+          throw changed(
             `${this.name}: ${candidate.name} was changed after the differencing image was made: its last change is ${candidate.changeId}, recorded is ${change}. Restore it from a copy of that time; nothing is served from a wrong parent.`,
           );
       },

@@ -106,6 +106,7 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
       while (end < left.length && left[end] === 0) end++;
       const from = first * chunkSize;
       const target = input.subarray(from, Math.min(length, end * chunkSize));
+      disk.willRead?.(position + from, target.length);
       const got = readFully(disk, position + from, target);
       if (got < target.length)
         throw new ImageError(

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -105,6 +106,27 @@ test("a differential of a stream, and one of a file, hold what differs", async (
   t.true((await contentOf(path("sub/file.spin"))).equals(changed));
   t.deepEqual(file!.contentRoot, contentRootOfBytes(changed, 64 * KiB));
   t.true((await verify(path("stream.spin"))).contentRoot);
+});
+
+test("a base whose own base was moved is given with parent, and so is a source", async (t) => {
+  const path = workspace(t);
+  write(path("disk"), disk);
+  write(path("changed"), Buffer.concat([disk, noise(KiB, 3)]));
+  await create(path("disk"), path("base.spin"));
+  await create(path("changed"), path("top.spin"), { base: path("base.spin") });
+  mkdirSync(path("moved"));
+  renameSync(path("base.spin"), path("moved/other.spin"));
+  await t.throwsAsync(create(path("disk"), path("new.spin"), { base: path("top.spin") }), {
+    message: /base\.spin .*was not found at .*pass --parent PATH/,
+  });
+  const parent = path("moved/other.spin");
+  const made = await create(path("changed"), path("new.spin"), { base: path("top.spin"), parent });
+  t.is(made.storedChunks, 0);
+  await create(path("top.spin"), path("full.spin"), { parent });
+  t.true((await contentOf(path("full.spin"))).equals(readFileSync(path("changed"))));
+  await t.throwsAsync(create(path("disk"), path("none.spin"), { parent }), {
+    message: /--parent .*: every parent was found without it; leave it out/,
+  });
 });
 
 test("a sparse source of 8 TiB is imaged by its data: holes are not read", async (t) => {

@@ -9,7 +9,7 @@ import { dirname, relative, resolve, sep } from "node:path";
 import type { Readable } from "node:stream";
 import { setImmediate } from "node:timers/promises";
 import { LocalChunkCache } from "../bytes/local-cache.js";
-import { type OpenedLayers, openLayers } from "../chain.js";
+import { type ImageSpec, type OpenedLayers, openLayers } from "../chain.js";
 import { ImageError, mismatch, missing, system, usage } from "../errors.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { fanOut, longestFrame } from "../images/spin/pages.js";
@@ -29,12 +29,12 @@ export interface CreateOptions {
   readonly source: string;
   /** A disk of unknown length, read to its end. */
   readonly stream?: Readable;
-  /** Where the base of a layer of the source is that was moved. */
-  readonly sourceParent?: string;
-  /** The source's format when it isn't to be found by signature, for example `raw`. */
-  readonly sourceFormat?: string;
+  /** How the source is opened, where more than its path is to be said. */
+  readonly opening?: Omit<ImageSpec, "path">;
   readonly image: string;
   readonly base?: string;
+  /** Where a parent, in the chain of the base or of the source, is that isn't found without it. */
+  readonly parent?: string;
   /** Bytes; the base's for a differential, settings.chunkSize otherwise. */
   readonly chunkSize?: number;
   /** 1 to 19. */
@@ -67,18 +67,15 @@ const zeroLeavesAtOnce = 4096;
 
 /** @throws ImageError; nothing is left behind then, and an image that was there before is untouched. */
 export async function createImage(options: CreateOptions): Promise<Created> {
-  const base = options.base === undefined ? undefined : openBase(options.base);
+  const open = chainOpener(options.parent);
+  const base = options.base === undefined ? undefined : openBase(options.base, open);
   let source: OpenedLayers | undefined;
   let output: OutputFile | undefined;
   let pool: WorkerPool<CreateJob, CreateResult> | undefined;
   try {
     const chunkSize = chunkSizeOf(options, base?.layers);
-    source = options.stream
-      ? undefined
-      : openLayers(
-          { path: options.source, format: options.sourceFormat, parent: options.sourceParent },
-          new LocalChunkCache(0),
-        );
+    source = options.stream ? undefined : open({ ...options.opening, path: options.source, parent: undefined });
+    open.finish();
     const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
@@ -251,8 +248,33 @@ async function readStream(stream: Readable, init: CreateInit, submit: Submit): P
   return position;
 }
 
-function openBase(path: string) {
-  const opened = openLayers({ path }, new LocalChunkCache(0));
+interface ChainOpener {
+  (spec: ImageSpec): OpenedLayers;
+  /** @throws ImageError when `parent` was given and no chain needed it. */
+  finish(): void;
+}
+
+/** Opens chains, with `parent` where one isn't complete without it. */
+function chainOpener(parent: string | undefined): ChainOpener {
+  let needed = parent === undefined;
+  const open = (spec: ImageSpec) => {
+    try {
+      return openLayers(spec, new LocalChunkCache(0));
+    } catch (error) {
+      if (parent === undefined || !(error instanceof ImageError)) throw error;
+      const opened = openLayers({ ...spec, parent }, new LocalChunkCache(0));
+      needed = true;
+      return opened;
+    }
+  };
+  const finish = () => {
+    if (!needed) throw usage(`--parent ${parent}: every parent was found without it; leave it out.`);
+  };
+  return Object.assign(open, { finish });
+}
+
+function openBase(path: string, open: ChainOpener) {
+  const opened = open({ path });
   const layers = opened.layers.filter((layer) => layer instanceof SpinLayer);
   const top = layers[0];
   if (layers.length !== opened.layers.length || !top) {

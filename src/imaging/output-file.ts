@@ -27,9 +27,10 @@ import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { system, usage } from "../errors.js";
 import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB } from "../libc.js";
+import { settings } from "../settings.js";
 
 /** Small writes are gathered to this many bytes. */
-const bufferSize = 1 << 20;
+const bufferSize = settings.largestWrite;
 /** After so many bytes the system is asked to begin writing them to the device, so that the flush at the end is short. */
 const flushEvery = 64 << 20;
 
@@ -148,7 +149,8 @@ export class OutputFile {
 
   private put(bytes: Uint8Array): void {
     try {
-      for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done);
+      for (let done = 0; done < bytes.length; )
+        done += writeSync(this.fd, bytes, done, Math.min(bytes.length - done, settings.largestWrite));
     } catch (error) {
       throw system(`writing ${this.path}`, error);
     }

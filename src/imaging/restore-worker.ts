@@ -4,6 +4,8 @@ import { readFully } from "../bytes/byte-source.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { type LayersData, reopenLayers } from "../chain.js";
 import { corrupt, system } from "../errors.js";
+import { beginWriting, fadvise, POSIX_FADV_WILLNEED } from "../libc.js";
+import { settings } from "../settings.js";
 import { serveJobs } from "./pool.js";
 
 export interface RestoreInit {
@@ -13,8 +15,6 @@ export interface RestoreInit {
   readonly target: string;
   /** Whether the target reads as zeros where nothing is written: blocks of zeros are then left out. */
   readonly sparse: boolean;
-  /** Longest job in bytes. */
-  readonly jobSize: number;
 }
 
 export interface RestoreJob {
@@ -29,15 +29,19 @@ export type RestoreResult = number;
 /** The smallest stretch of zeros that is left out, in bytes: a block of most filesystems. */
 const blockSize = 4096;
 
-serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse, jobSize }) => {
+serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse }) => {
   const { disk, chunkSize } = reopenLayers(source, new LocalChunkCache(0));
-  const bytes = Buffer.allocUnsafe(Math.max(jobSize, chunkSize));
+  // A job is done in parts, so that what is written was unpacked a moment ago. Whole chunks are unpacked straight into it.
+  const unit = chunkSize || settings.largestWrite;
+  const partSize = Math.ceil(settings.largestWrite / unit) * unit;
+  const bytes = Buffer.allocUnsafe(partSize);
   const zeros = Buffer.alloc(blockSize);
   let back: Buffer | undefined;
 
   const write = (from: number, to: number, position: number) => {
     try {
-      for (let at = from; at < to; ) at += writeSync(fd, bytes, at, to - at, position + at);
+      for (let at = from; at < to; )
+        at += writeSync(fd, bytes, at, Math.min(to - at, settings.largestWrite), position + at);
     } catch (error) {
       throw system(`${target}: writing at byte ${position + from}`, error);
     }
@@ -81,7 +85,7 @@ serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse,
     return length;
   };
 
-  return ({ act, position, length }) => {
+  const actOn = (act: RestoreJob["act"], position: number, length: number) => {
     const got = readFully(disk, position, bytes.subarray(0, length));
     if (got < length)
       throw system(
@@ -89,5 +93,20 @@ serveJobs<RestoreInit, RestoreJob, RestoreResult>(({ source, fd, target, sparse,
         new Error("it ended early: it shrank while it was read"),
       );
     return act === "copy" ? copy(position, length) : compare(position, length);
+  };
+
+  return ({ act, position, length }) => {
+    const end = position + length;
+    let total = 0;
+    disk.willRead?.(position, length);
+    if (act === "compare") fadvise(fd, position, length, POSIX_FADV_WILLNEED);
+    for (let at = position; at < end; ) {
+      const part = Math.min(partSize - (at % partSize), end - at);
+      total += actOn(act, at, part);
+      at += part;
+    }
+    // The device works while the next job is unpacked, and the flush at the end is short.
+    if (act === "copy") beginWriting(fd, position, length);
+    return total;
   };
 });

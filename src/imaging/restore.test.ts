@@ -97,6 +97,15 @@ test("the disk of a differential is restored over that of its base", async (t) =
   t.true(readFileSync(path("out")).equals(readFileSync(path("changed"))));
 });
 
+test("chunks larger than what is written at once are restored whole", async (t) => {
+  const path = workspace(t);
+  const bytes = sparseDisk(path("disk"));
+  await create(path("disk"), path("image"), { chunkSize: 4 * MiB });
+  const done = await restore(path("image"), path("out"), { verify: true });
+  t.true(readFileSync(path("out")).equals(bytes));
+  t.is(done.written, MiB + 300 * KiB + 5);
+});
+
 test("an empty disk becomes an empty file", async (t) => {
   const path = workspace(t);
   write(path("disk"), Buffer.alloc(0));

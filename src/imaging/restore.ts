@@ -64,7 +64,6 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
       fd: target.fd,
       target: options.target,
       sparse: target.sparse,
-      jobSize,
     };
     pool = new WorkerPool(new URL("./restore-worker.js", import.meta.url), init, options.threads);
     const run = async (act: RestoreJob["act"]) => {

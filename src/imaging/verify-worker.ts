@@ -19,13 +19,15 @@ serveJobs<LayersData, VerifyJob, PieceReport>((data) => {
     let chunks = 0;
     let bytes = 0;
     const damages = [];
+    const notes: string[] = [];
     for (let piece = from; piece < to; ) {
       const report = integrity.check(piece);
       chunks += report.chunks;
       bytes += report.bytes;
       damages.push(...report.damages);
+      notes.push(...(report.notes ?? []));
       piece += report.pieces ?? 1;
     }
-    return { chunks, bytes, damages };
+    return { chunks, bytes, damages, notes };
   };
 });

@@ -10,8 +10,12 @@ import type { VerifyJob } from "./verify-worker.js";
 export interface LayerVerdict {
   readonly file: string;
   readonly format: string;
-  /** Whether this format has checksums at all; without them nothing could be checked. */
+  /** Whether anything of this format can be checked. */
   readonly checked: boolean;
+  /** What a layer without damages is known to be: see Integrity.proves. */
+  readonly proves: "content" | "tables" | undefined;
+  /** What was left out or still has to be told. */
+  readonly notes: readonly string[];
   readonly chunks: number;
   readonly bytes: number;
   readonly damages: readonly Damage[];
@@ -63,6 +67,8 @@ export async function verifyLayers(
         file: layer.name,
         format: layer.format,
         checked: layer.integrity !== undefined,
+        proves: layer.integrity && (layer.integrity.proves ?? "content"),
+        notes: [...(layer.integrity?.notes ?? []), ...new Set(reports.flatMap((report) => report.notes ?? []))],
         chunks: reports.reduce((sum, report) => sum + report.chunks, 0),
         bytes: reports.reduce((sum, report) => sum + report.bytes, 0),
         damages: joined(reports.flatMap((report) => report.damages)),

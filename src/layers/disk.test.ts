@@ -17,8 +17,13 @@ class LetterLayer implements Layer {
     private readonly letters: string,
     /** Runs are told no longer than this, though the next is alike. */
     private readonly longest: number,
+    /** Is given the letters that the source is told will be read. */
+    willRead: (letters: string) => void = () => {},
   ) {
-    this.source = new MemorySource(name, Buffer.from([...letters].reverse().join("")));
+    const bytes = Buffer.from([...letters].reverse().join(""));
+    this.source = Object.assign(new MemorySource(name, bytes), {
+      willRead: (position: number, length: number) => willRead(bytes.toString("latin1", position, position + length)),
+    });
   }
 
   get size(): number {
@@ -90,6 +95,25 @@ test("extents cover the disk, are holes exactly where nothing is stored, their d
       return disk.dataBytes(from, to) === holes.slice(from, to).filter((hole) => !hole).length;
     }),
     { numRuns: 2000 },
+  );
+  t.pass();
+});
+
+test("a stretch that will be read is announced where its bytes are stored, and nowhere else", (t) => {
+  fc.assert(
+    fc.property(stacks, fc.nat(12), fc.nat(15), ([stack, longest], position, length) => {
+      let announced = "";
+      const add = (letters: string) => {
+        announced += letters;
+      };
+      new LayeredDisk(
+        "d",
+        stack.map((one, i) => new LetterLayer(`${i}`, one, longest, add)),
+      ).willRead(position, length);
+      const expected = [...stack[0]!].map((_, at) => expectedAt(stack, at)).slice(position, position + length);
+      return announced === expected.filter((letter) => letter !== "0").join("");
+    }),
+    { numRuns: 1000 },
   );
   t.pass();
 });

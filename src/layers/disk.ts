@@ -5,11 +5,14 @@ import type { Layer, Run } from "./layer.js";
 export interface Disk extends ByteSource {
   /** The hole or the data at `position` (< size), as far as it is known without reading data. */
   extentAt(position: number): Extent;
-  /** Bytes in `[from, to)` that aren't holes. */
+  /** Bytes in `[from, to)` that aren't holes; of a very fragmented disk, what its beginning lets one expect. */
   dataBytes(from: number, to: number): number;
   /** How many bytes from `position` (< size) on are zeros by one look at the tables; 0 where something is stored. */
   zerosAt(position: number): number;
 }
+
+/** Runs that are counted at most: a map may have millions, and its bytes are asked for when a file is first looked at. */
+const mostSteps = 16384;
 
 /**
  * A disk made of layers, newest first: a byte is asked of the first; what that leaves absent is asked of the next, and
@@ -38,6 +41,16 @@ export class LayeredDisk implements Disk {
     return run.source.read(run.at, part);
   }
 
+  willRead(position: number, length: number): void {
+    const end = Math.min(position + length, this.size);
+    for (let at = position; at < end; ) {
+      const run = this.locate(at);
+      const part = Math.min(run.length, end - at);
+      if (run.kind === "stored") run.source.willRead?.(run.at, part);
+      at += part;
+    }
+  }
+
   extentAt(position: number): Extent {
     const first = this.locate(position);
     const hole = first.kind !== "stored";
@@ -59,6 +72,7 @@ export class LayeredDisk implements Disk {
   dataBytes(from: number, to: number): number {
     const top = this.layers[0]!;
     let bytes = 0;
+    let steps = 0;
     for (let position = from; position < to; ) {
       const known = top.dataWithin?.(position, to);
       if (known) {
@@ -66,6 +80,7 @@ export class LayeredDisk implements Disk {
         position += known.length;
         continue;
       }
+      if (steps++ >= mostSteps) return Math.min(to - from, Math.round((bytes / (position - from)) * (to - from)));
       const run = this.locate(position);
       const length = Math.min(run.length, to - position);
       if (run.kind === "stored") bytes += length;

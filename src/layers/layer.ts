@@ -19,7 +19,7 @@ export interface Layer {
   dataWithin?(position: number, end: number): { readonly length: number; readonly bytes: number } | undefined;
   /** The largest unpacked unit this layer puts in the chunk cache, in bytes; 0 or absent for none. */
   readonly chunkSize?: number;
-  /** The format's own checksums, where it has them. */
+  /** The format's own checksums, or what can be checked without. */
   readonly integrity?: Integrity;
   /** What `spindle info` tells of this layer beside its name, format and size: plain JSON data. */
   readonly facts: Record<string, unknown>;
@@ -61,8 +61,15 @@ export interface ParentFile {
   readonly modified: string;
 }
 
-/** A format's checksums, in pieces that many workers can check side by side. */
+/** What can be checked of a layer, in pieces that many workers can check side by side. */
 export interface Integrity {
+  /**
+   * What a sound layer is known to be: `content`, byte for byte as it was written, which takes checksums (the default);
+   * or `tables`, such that every byte is found and everything packed unpacks.
+   */
+  readonly proves?: "content" | "tables";
+  /** What a sound layer still has to be told of, as sentences that name the file. */
+  readonly notes?: readonly string[];
   /** How many pieces there are; they are checked by number from 0. */
   readonly pieces: number;
   /** Checks one piece. */
@@ -76,6 +83,8 @@ export interface PieceReport {
   /** Disk bytes that were unpacked and checked. */
   readonly bytes: number;
   readonly damages: readonly Damage[];
+  /** What was left out, as sentences that name the file. */
+  readonly notes?: readonly string[];
   /**
    * How many pieces, this one the first, the report speaks for, where it isn't 1: a stretch in which nothing is stored,
    * or whose index is damaged, is passed at once.

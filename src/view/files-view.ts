@@ -27,6 +27,7 @@ class JoinedView implements FileSystem {
   readonly statistics: Statistics;
   /** Asked for only when one of the filesystems has them: the kernel stops asking a tree that has none. */
   readonly extendedAttributes?: (file: FileId) => ReadonlyMap<string, Uint8Array>;
+  readonly details?: (file: FileId) => Record<string, unknown>;
   readonly streams?: (file: FileId) => readonly Uint8Array[];
   readonly stream?: (file: FileId, name: Uint8Array) => ByteSource | undefined;
   private readonly entries: readonly Entry[];
@@ -55,6 +56,8 @@ class JoinedView implements FileSystem {
     if (parts.some(({ tree }) => tree.extendedAttributes))
       this.extendedAttributes = (file) =>
         file === this.root ? new Map() : this.within(file, (tree, id) => tree.extendedAttributes?.(id) ?? new Map());
+    if (parts.some(({ tree }) => tree.details))
+      this.details = (file) => (file === this.root ? {} : this.within(file, (tree, id) => tree.details?.(id) ?? {}));
     if (parts.some(({ tree }) => tree.streams)) {
       this.streams = (file) => (file === this.root ? [] : this.within(file, (tree, id) => tree.streams?.(id) ?? []));
       this.stream = (file, name) =>

@@ -1,13 +1,14 @@
 import type { ByteSource } from "../bytes/byte-source.js";
+import { apm } from "./apm.js";
 import { gpt } from "./gpt.js";
 import { mbr } from "./mbr.js";
 import type { VolumeScheme, VolumeTable } from "./volume.js";
 
 /**
- * Kinds of tables in the order in which they are tried. A GPT disk has a protective MBR, so GPT comes before MBR. (An
- * Apple partition map goes between them: hybrid discs carry an MBR as well.)
+ * Kinds of tables in the order in which they are tried. A GPT disk has a protective MBR, so GPT comes before MBR. An Apple
+ * partition map goes between them: the first sector of its disk may also end as an MBR does, without an entry.
  */
-const schemes: readonly VolumeScheme[] = [gpt, mbr];
+const schemes: readonly VolumeScheme[] = [gpt, apm, mbr];
 
 /**
  * The volumes of a disk. Never throws for what the disk holds: a damaged table gives the volumes that are sound, and

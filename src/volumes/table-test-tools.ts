@@ -23,7 +23,9 @@ export function has(t: ExecutionContext, tool: string): boolean {
     run("sh", ["-c", `command -v ${tool}`]);
     return true;
   } catch {
-    t.log(`skipped: ${tool} is not installed (Debian packages: fdisk, gdisk, dosfstools, ntfs-3g, exfatprogs)`);
+    t.log(
+      `skipped: ${tool} is not installed (Debian packages: fdisk, gdisk, parted, sleuthkit, xorriso, genisoimage, dosfstools, ntfs-3g, exfatprogs)`,
+    );
     t.pass();
     return false;
   }

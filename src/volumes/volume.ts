@@ -10,7 +10,7 @@ export interface Volume {
   readonly size: number;
   /** The table's type in words, for example `EFI System`; a type that has no name is its `typeCode`. */
   readonly type: string;
-  /** The type as the table has it: `0x83`, or a GUID in lower case. */
+  /** The type as the table has it: `0x83`, a GUID in lower case, or a name such as `Apple_HFS`. */
   readonly typeCode: string;
   /** The name that the table gives it; empty where the table has no names. Any text: escape before showing it. */
   readonly label: string;
@@ -19,7 +19,7 @@ export interface Volume {
   readonly bootable: boolean;
 }
 
-export type Scheme = "mbr" | "gpt" | "none";
+export type Scheme = "mbr" | "gpt" | "apm" | "none";
 
 /** What a disk's table says. */
 export interface VolumeTable {

@@ -19,6 +19,7 @@ import type { Format } from "../../format.js";
 import { BAD, ClusterChain, type Clusters, ContiguousClusters, END, FREE, OUTSIDE } from "../cluster-chain.js";
 import { DirectoryIndexes, type NamedEntry } from "../directory-index.js";
 import type { Attributes, Entry, FileId, FileSystem, Statistics } from "../filesystem.js";
+import { dosFlags, flagNames } from "../flag-names.js";
 import { isUsableName, upperCase, utf16Names } from "../utf16.js";
 import { type Geometry, readGeometry, recognisesExfat } from "./boot-sector.js";
 import type { FileRecord } from "./entry-set.js";
@@ -271,6 +272,10 @@ class ExfatFileSystem implements FileSystem {
     const { attributes, isDirectory } = this.record(file);
     const isTold = (attributes & HIDDEN_OR_SYSTEM) === 0 && !(isDirectory && attributes & READ_ONLY);
     return new Map(isTold ? [] : [["system.dos_attrib", Uint8Array.of(attributes)]]);
+  }
+
+  details(file: FileId): Record<string, unknown> {
+    return file === ROOT ? {} : { flags: flagNames(dosFlags, this.record(file).attributes) };
   }
 
   private clusterPosition(cluster: number): number {

@@ -160,6 +160,15 @@ test("damage in one file is an error of that file, and the others read on", (t) 
   }
 });
 
+test("flags of a file are told by name", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const fileSystem = changed(t, ["sif /file flags 0x80030", "sif /file generation 77", "sif /folder flags 0x40080000"]);
+  const details = (name: string) => fileSystem.details!(fileSystem.lookup(fileSystem.root, Buffer.from(name))!);
+  t.deepEqual(details("file"), { flags: ["immutable", "append only", "extents"], generation: 77 });
+  t.deepEqual(details("folder").flags, ["extents", "casefold"]);
+  t.deepEqual(details("link").flags, []);
+});
+
 test("a directory that contains itself is listed once", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
   const fileSystem = changed(t, ["link /folder /folder/inner/again", "link / /folder/root"]);

@@ -105,6 +105,10 @@ class ExtFileSystem implements FileSystem {
     return hasAttributes(inode) ? readAttributes(inode) : noAttributes;
   }
 
+  details(file: FileId): Record<string, unknown> {
+    return this.inode(file).details();
+  }
+
   private inode(number: FileId): Inode {
     let inode = this.inodes.get(number);
     if (inode === undefined) {

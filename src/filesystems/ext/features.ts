@@ -26,6 +26,7 @@ export const roCompat = {
   gdtChecksum: 0x10,
   bigalloc: 0x200,
   metadataChecksum: 0x400,
+  project: 0x2000,
 } as const;
 
 /** Names as mke2fs and dumpe2fs have them, by bit. */

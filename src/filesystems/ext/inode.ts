@@ -5,6 +5,7 @@
  */
 import { updateCrc32c } from "../../bytes/crc32c.js";
 import type { Attributes, FileKind, Time } from "../filesystem.js";
+import { flagNames } from "../flag-names.js";
 import { incompat, roCompat } from "./features.js";
 import type { Volume } from "./volume.js";
 
@@ -16,6 +17,31 @@ const flag = {
   eaInode: 0x200000,
   inlineData: 0x10000000,
 } as const;
+
+const flagWords: Readonly<Record<number, string>> = {
+  1: "secure deletion",
+  2: "undelete",
+  4: "compressed",
+  8: "synchronous",
+  16: "immutable",
+  32: "append only",
+  64: "no dump",
+  128: "no atime",
+  [flag.encrypted]: "encrypted",
+  [flag.indexed]: "indexed",
+  16384: "journalled data",
+  32768: "no tail",
+  65536: "synchronous directory",
+  131072: "top of directories",
+  [flag.hugeFile]: "huge file",
+  [flag.extents]: "extents",
+  1048576: "verity",
+  [flag.eaInode]: "holds an attribute",
+  33554432: "DAX",
+  [flag.inlineData]: "inline data",
+  536870912: "project inherited",
+  1073741824: "casefold",
+};
 
 const kinds: Record<number, FileKind> = {
   1: "fifo",
@@ -138,15 +164,25 @@ export class Inode {
     return base;
   }
 
-  /** i_blocks counts 512-byte sectors, or blocks in a file that is flagged as huge. */
+  /** Flags by the names that lsattr(1) has for them, and numbers that nothing else shows. */
+  details(): Record<string, unknown> {
+    const { raw, flags, generation, volume } = this;
+    const project = volume.superblock.roCompat & roCompat.project && this.covers(156, 4) ? raw.readUInt32LE(156) : 0;
+    return { flags: flagNames(flagWords, flags), generation, ...(project === 0 ? {} : { project }) };
+  }
+
+  /**
+   * i_blocks counts 512-byte sectors, or blocks in a file that is flagged as huge. A damaged one can count more than a
+   * number holds.
+   */
   private get allocated(): number {
     const { raw, volume } = this;
     const huge = (volume.superblock.roCompat & roCompat.hugeFile) !== 0;
     const count = raw.readUInt32LE(28) + (huge ? raw.readUInt16LE(116) * 0x100000000 : 0);
-    if (huge && this.flags & flag.hugeFile) return count * volume.superblock.blockSize;
+    const unit = huge && this.flags & flag.hugeFile ? volume.superblock.blockSize : 512;
     // As the kernel: a file that lies in its inode shall not look like a hole.
-    if (this.inline && this.kind === "file") return (count + Math.ceil(this.size / 512)) * 512;
-    return count * 512;
+    const inline = this.inline && this.kind === "file" && unit === 512 ? Math.ceil(this.size / 512) : 0;
+    return Math.min((count + inline) * unit, Number.MAX_SAFE_INTEGER);
   }
 
   /** The old encoding has 8 bits for each number, the new one in the next word 12 and 20. */

@@ -18,9 +18,11 @@ import { ClusterChain, type Clusters, ContiguousClusters } from "../cluster-chai
 import { DirectoryIndexes, type NamedEntry } from "../directory-index.js";
 import { dosTime } from "../dos-time.js";
 import type { Attributes, Entry, FileId, FileSystem, Statistics } from "../filesystem.js";
+import { dosFlags, flagNames } from "../flag-names.js";
 import { isUsableName, upperCase, utf16Names } from "../utf16.js";
 import { type Geometry, readGeometry, recognisesFat } from "./boot-sector.js";
-import { type CodePage, defaultCodePage, LongName, labelText, shortName } from "./names.js";
+import { type DecodeOem, decoderOf, defaultCodePage } from "./code-pages.js";
+import { LongName, labelText, shortName } from "./names.js";
 import { FatTable } from "./table.js";
 
 const ROOT: FileId = 1;
@@ -48,6 +50,7 @@ class FatFileSystem implements FileSystem {
   readonly root = ROOT;
   readonly facts: Record<string, unknown>;
   readonly warnings: readonly string[];
+  private readonly decode: DecodeOem;
   private readonly geometry: Geometry;
   private readonly table: FatTable;
   private readonly pages: MetadataPages;
@@ -63,8 +66,9 @@ class FatFileSystem implements FileSystem {
 
   constructor(
     private readonly source: ByteSource,
-    private readonly codePage: CodePage,
+    codePage: number,
   ) {
+    this.decode = decoderOf(codePage);
     const geometry = readGeometry(source);
     this.geometry = geometry;
     this.table = new FatTable(source, geometry);
@@ -106,7 +110,7 @@ class FatFileSystem implements FileSystem {
   /** Undefined where there is none; mkfs and Windows write NO NAME for none. */
   private get bootLabel(): string | undefined {
     const { label } = this.geometry;
-    const text = label && labelText(label, this.codePage);
+    const text = label && labelText(label, this.decode);
     return text === "NO NAME" || text === "" ? undefined : text;
   }
 
@@ -118,7 +122,7 @@ class FatFileSystem implements FileSystem {
         for (const { slot } of this.slots(ROOT)) {
           const attributes = slot[11]! & 0x3f;
           if (slot[0] !== DELETED && attributes !== LONG_NAME && (attributes & (LABEL | DIRECTORY)) === LABEL) {
-            label = labelText(slot.subarray(0, 11), this.codePage);
+            label = labelText(slot.subarray(0, 11), this.decode);
             break;
           }
         }
@@ -218,6 +222,13 @@ class FatFileSystem implements FileSystem {
     return new Map(isTold ? [] : [["system.dos_attrib", Uint8Array.of(attributes)]]);
   }
 
+  details(file: FileId): Record<string, unknown> {
+    if (file === ROOT) return {};
+    const entry = this.entry(file);
+    // Where it differs, the name that DOS sees; the long one is that of the path.
+    return { flags: flagNames(dosFlags, entry[11]! & 0x3f), shortName: shortName(entry, this.decode) };
+  }
+
   private entry(file: FileId): Buffer {
     return this.pages.bytes(file * ENTRY, ENTRY, "a directory entry");
   }
@@ -249,7 +260,7 @@ class FatFileSystem implements FileSystem {
   private broken(file: FileId, entry: Buffer, clusters: Clusters, what: string): ImageError {
     const has = clusters.length * this.geometry.clusterSize;
     const why = clusters.problem ?? "its cluster chain ends";
-    const name = shortName(entry, this.codePage);
+    const name = shortName(entry, this.decode);
     return corrupt(
       `${this.source.name}: ${name} ${what} (directory entry at byte ${file * ENTRY}) has only ${has} bytes: ${why}.`,
     );
@@ -305,7 +316,7 @@ class FatFileSystem implements FileSystem {
       else if (attributes & LABEL) long.forget();
       else {
         const longName = long.take(slot);
-        const alias = shortName(slot, this.codePage);
+        const alias = shortName(slot, this.decode);
         const name = longName !== undefined && isUsableName(longName) ? longName : alias;
         if (isUsableName(name))
           yield {
@@ -322,9 +333,9 @@ class FatFileSystem implements FileSystem {
 export const fat: Format<FileSystem> = {
   name: "fat",
   recognises: (source) => recognisesFat(source),
-  open: (source) => openFat(source),
+  open: (source, { options }) => openFat(source, options?.codePage),
 };
 
 /** @param codePage in which short names and labels are written, which a volume doesn't tell. */
-export const openFat = (source: ByteSource, codePage: CodePage = defaultCodePage): FileSystem =>
+export const openFat = (source: ByteSource, codePage: number = defaultCodePage): FileSystem =>
   new FatFileSystem(source, codePage);

@@ -1,40 +1,23 @@
 /** Names of FAT: eleven bytes in the code page of the machine that wrote them, or a long name in UTF-16. */
-
-/** Characters of bytes 0x80 to 0xff. */
-const codePages = {
-  437: "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0",
-  850: "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜø£Ø×ƒáíóúñÑªº¿®¬½¼¡«»░▒▓│┤ÁÂÀ©╣║╗╝¢¥┐└┴┬├─┼ãÃ╚╔╩╦╠═╬¤ðÐÊËÈıÍÎÏ┘┌█▄¦Ì▀ÓßÔÒõÕµþÞÚÛÙýÝ¯´\u00ad±‗¾¶§÷¸°¨·¹³²■\u00a0",
-};
-
-export type CodePage = keyof typeof codePages;
-
-/** The code page of US machines, and the default of Linux, mtools and Windows' own formatting. */
-export const defaultCodePage: CodePage = 437;
-
-export function decodeOem(bytes: Uint8Array, codePage: CodePage): string {
-  const upper = codePages[codePage];
-  let text = "";
-  for (const byte of bytes) text += byte < 0x80 ? String.fromCharCode(byte) : upper[byte - 0x80];
-  return text;
-}
+import type { DecodeOem } from "./code-pages.js";
 
 /** Bits of an entry's byte 12, by which Windows NT keeps names that need no long one in lower case. */
 const LOWER_BASE = 0x08;
 const LOWER_EXTENSION = 0x10;
 
 /** The name of a directory entry of 32 bytes; empty where there is none. */
-export function shortName(entry: Uint8Array, codePage: CodePage): string {
+export function shortName(entry: Uint8Array, decode: DecodeOem): string {
   const raw = Buffer.from(entry.subarray(0, 11));
   // A first byte of 0xe5 would mark the entry deleted, so it is kept as 5.
   if (raw[0] === 0x05) raw[0] = 0xe5;
-  const base = part(raw.subarray(0, 8), (entry[12]! & LOWER_BASE) !== 0, codePage);
-  const extension = part(raw.subarray(8, 11), (entry[12]! & LOWER_EXTENSION) !== 0, codePage);
+  const base = part(raw.subarray(0, 8), (entry[12]! & LOWER_BASE) !== 0, decode);
+  const extension = part(raw.subarray(8, 11), (entry[12]! & LOWER_EXTENSION) !== 0, decode);
   return extension === "" ? base : `${base}.${extension}`;
 }
 
-function part(bytes: Buffer, lower: boolean, codePage: CodePage): string {
+function part(bytes: Buffer, lower: boolean, decode: DecodeOem): string {
   const nul = bytes.indexOf(0);
-  const text = decodeOem(nul < 0 ? bytes : bytes.subarray(0, nul), codePage).replace(/ +$/, "");
+  const text = decode(nul < 0 ? bytes : bytes.subarray(0, nul)).replace(/ +$/, "");
   return lower ? text.toLowerCase() : text;
 }
 
@@ -46,10 +29,10 @@ export function shortNameChecksum(entry: Uint8Array): number {
 }
 
 /** The label of a boot sector or of a root entry, without the spaces at its end. */
-export const labelText = (bytes: Uint8Array, codePage: CodePage) => {
+export const labelText = (bytes: Uint8Array, decode: DecodeOem) => {
   const raw = Buffer.from(bytes);
   if (raw[0] === 0x05) raw[0] = 0xe5;
-  return decodeOem(raw, codePage).replace(/[ \0]+$/, "");
+  return decode(raw).replace(/[ \0]+$/, "");
 };
 
 const LAST = 0x40;

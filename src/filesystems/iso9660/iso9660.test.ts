@@ -25,7 +25,9 @@ import {
   openRecognised,
   openSharedImage,
   readManifest,
+  readMtree,
   sharedImages,
+  testSurroundings,
   type Walk,
   walk,
 } from "../shared-test-images.js";
@@ -350,42 +352,15 @@ test("an image that was added to shows the newest tree, and each session of one 
   t.regex(first.warnings![0]!, /2 sessions/);
   const source = FileSource.open(appended);
   t.teardown(() => source.close());
-  const second = openIso9660(source, end);
+  const surroundings = (session: number) => ({ ...testSurroundings(), options: { session } });
+  t.deepEqual([...walk(iso9660.open(source, surroundings(1))).files.keys()], ["/first"]);
+  t.throws(() => iso9660.open(source, surroundings(3)), { message: /only 2 sessions were found, and session 3/ });
+  const second = iso9660.open(source, surroundings(2));
   t.is(second.label, "TWO");
   const { files } = noErrors(t, walk(second));
   t.deepEqual([...files.keys()].sort(), ["/first", "/second"]);
   t.is(files.get("/first")!.hash, walk(first).files.get("/first")!.hash);
 });
-
-/** A listing by bsdtar: `path key=value …`, with the escapes of vis(3). */
-function readMtree(path: string): ManifestRow[] {
-  const plainPath = (text: string) =>
-    Buffer.from(
-      text.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
-      "latin1",
-    ).toString();
-  const lines = readFileSync(path, "utf8").replace(/\\\n/g, "").trimEnd().split("\n");
-  return lines
-    .filter((line) => line.startsWith("./"))
-    .map((line) => {
-      const [name, ...pairs] = line.split(/ +/);
-      const keys = Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
-      const types: Record<string, string> = { file: "f", dir: "d", link: "l", char: "c", block: "b", fifo: "p" };
-      const type = types[keys.type]!;
-      return {
-        path: plainPath(name!.slice(1)),
-        type,
-        mode: Number.parseInt(keys.mode, 8),
-        owner: Number(keys.uid),
-        group: Number(keys.gid),
-        links: Number(keys.nlink ?? 1),
-        size: type === "f" ? Number(keys.size) : undefined,
-        modified: keys.time,
-        content: keys.link === undefined ? (keys.sha256digest ?? "-") : `->${plainPath(keys.link)}`,
-        xattrs: "-",
-      };
-    });
-}
 
 test("the shared images read as bsdtar, 7-Zip, sleuthkit and GRUB read them", (t) => {
   const images = sharedImages(

@@ -81,7 +81,7 @@ class Iso9660FileSystem implements FileSystem {
     const sessions = findSessions(source);
     if (session === 0 && sessions.length > 1)
       warnings.push(
-        `The image holds ${sessions.length} sessions. The first is shown, as a loop mount shows it; a drive would show the last.`,
+        `The image holds ${sessions.length} sessions. The first is shown, as a loop mount shows it; a drive would show the last: --session ${sessions.length}.`,
       );
     const hasRockRidge = this.tree === "Rock Ridge";
     this.facts = {
@@ -274,8 +274,18 @@ const SERIAL_BASE = 2 ** 44;
 export const iso9660: Format<FileSystem> = {
   name: "iso9660",
   recognises: (source) => hasDescriptors(source),
-  open: (source) => openIso9660(source),
+  open: (source, { options }) => openIso9660(source, sectorOfSession(source, options?.session ?? 1)),
 };
+
+/** @throws ImageError `usage` for a session that isn't there. */
+function sectorOfSession(source: ByteSource, number: number): number {
+  if (number === 1) return 0;
+  const sessions = findSessions(source);
+  const sector = sessions[number - 1];
+  if (sector !== undefined) return sector;
+  const has = sessions.length === 1 ? "only one session was" : `only ${sessions.length} sessions were`;
+  throw usage(`${source.name}: ${has} found, and session ${number} is asked for.`);
+}
 
 /** @param session sector at which the session to show begins; `facts.sessions` tells those that were found, in bytes. */
 export const openIso9660 = (source: ByteSource, session = 0): FileSystem => new Iso9660FileSystem(source, session);

@@ -1,9 +1,11 @@
 /** The NTFS reader on volumes that Windows made (the shared images), and on such volumes damaged. */
+import { readlinkSync } from "node:fs";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { readExactly } from "../../bytes/byte-source.js";
 import { MemorySource } from "../../bytes/memory.js";
 import { ImageError } from "../../errors.js";
+import { hasTools, run } from "../image-test-tools.js";
 import {
   compareManifest,
   type ManifestRow,
@@ -77,6 +79,26 @@ test("an absolute link that Windows made leads to its file on the same volume", 
     const link = fileSystem.lookup(fileSystem.root, Buffer.from("a_link"))!;
     // In the image it is \??\C:\... or so; ntfs-3g leads to the same file below its mount point.
     t.is(Buffer.from(fileSystem.readLink(link)).toString(), "a_directory/another_file");
+  }
+});
+
+test("owners, security ids, flags and sequence numbers are those that sleuthkit's istat tells", (t) => {
+  if (!hasTools(t, "sleuthkit", "istat")) return;
+  for (const image of sharedImages(t, ({ file }) => file === "dfvfs/vss.raw.zst")) {
+    const source = openSharedImage(t, image);
+    const fileSystem = ntfs.open(source, testSurroundings());
+    for (const [path, { id, attributes }] of walk(fileSystem).files) {
+      const told = run("istat", [readlinkSync(`/proc/self/fd/${source.fd}`), String(attributes.inode)]);
+      const details = fileSystem.details!(id) as { flags?: string[] } & Record<string, unknown>;
+      const [, securityId, owner] = /Security ID: (\d+)\s+\((\S+)\)/.exec(told)!;
+      t.is(details.securityId, Number(securityId), path);
+      t.is(details.ownerSid, owner, path);
+      t.is(details.sequence, Number(/Sequence: (\d+)/.exec(told)![1]), path);
+      const flags = /^Flags: (.*)$/m.exec(told)![1]!.trim().toLowerCase().split(", ").filter(Boolean);
+      t.deepEqual((details.flags ?? []).filter((flag) => flag !== "directory").sort(), flags.sort(), path);
+    }
+    const link = fileSystem.lookup(fileSystem.root, Buffer.from("a_link"))!;
+    t.is(fileSystem.details!(link).reparsePoint, "symbolic link (0xa000000c)");
   }
 });
 

@@ -32,6 +32,7 @@ import {
 } from "./attribute.js";
 import { countZeroBits } from "./bitmap.js";
 import { type Geometry, hasBootSector, readBootSector } from "./boot-sector.js";
+import { detailsOf } from "./details.js";
 import { Directories, type DirectoryEntry, INDEX_PRESENT } from "./directory.js";
 import { DOS_NAME, type FileRecord, firstUserRecord, READ_ONLY } from "./file-record.js";
 import { interix, kindOf, linuxMetadata } from "./kinds.js";
@@ -180,6 +181,10 @@ class Ntfs implements FileSystem {
 
   extendedAttributes(id: FileId): ReadonlyMap<string, Uint8Array> {
     return xattrsOf(this.volume, this.file(id), this.security);
+  }
+
+  details(id: FileId): Record<string, unknown> {
+    return detailsOf(this.volume, this.file(id), this.security);
   }
 
   streams(id: FileId): readonly Uint8Array[] {

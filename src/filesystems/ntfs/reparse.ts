@@ -27,6 +27,38 @@ const elsewhere: ReadonlyMap<number, string> = new Map([
   [0x80000006, "its data was moved to another storage (HSM)"],
 ]);
 
+/** Microsoft's names ([MS-FSCC] 2.1.2.1), where they say something. */
+const names: Readonly<Record<number, string>> = {
+  [MOUNT_POINT]: "junction",
+  [SYMLINK]: "symbolic link",
+  [WOF]: "system compression (WOF)",
+  [LX_SYMLINK]: "WSL symbolic link",
+  2147483683: "AF_UNIX",
+  2147483684: "WSL fifo",
+  2147483685: "WSL character device",
+  2147483686: "WSL block device",
+  2147483667: "deduplicated",
+  2147483655: "single-instance store",
+  2147483656: "WIM",
+  2147483658: "DFS",
+  2147483666: "DFSR",
+  2147483668: "NFS",
+  3221225476: "HSM",
+  2147483654: "HSM2",
+  2147483675: "app execution alias",
+  2415919132: "ProjFS",
+  2684354594: "ProjFS tombstone",
+  2147483681: "OneDrive",
+};
+
+/** `junction (0xa0000003)`. A cloud file's tag has 16 variants. */
+export function tagName(tag: number): string {
+  const cloud = (tag & 0xffff0fff) >>> 0 === 0x9000001a ? "cloud file" : undefined;
+  const name = names[tag] ?? cloud;
+  const number = `0x${tag.toString(16).padStart(8, "0")}`;
+  return name ? `${name} (${number})` : number;
+}
+
 export interface ReparsePoint {
   readonly tag: number;
   /** After the header. */

@@ -14,6 +14,25 @@ const headerSize = 20;
 /** Windows keeps no larger ones (64 KiB of ACLs, and the rest). */
 const largest = 256 * 1024;
 
+/** Owner and group of a self-relative descriptor ([MS-DTYP] 2.4.6), as `S-1-5-32-544`; undefined where it has none. */
+export function ownersOf(descriptor: Buffer): {
+  readonly owner: string | undefined;
+  readonly group: string | undefined;
+} {
+  if (descriptor.length < 20) return { owner: undefined, group: undefined };
+  return { owner: sidAt(descriptor, descriptor.readUInt32LE(4)), group: sidAt(descriptor, descriptor.readUInt32LE(8)) };
+}
+
+/** A SID: revision, how many numbers follow, an authority (48 bits, most significant first), the numbers. */
+function sidAt(bytes: Buffer, at: number): string | undefined {
+  if (at < 20 || at + 8 > bytes.length) return undefined;
+  const count = bytes[at + 1]!;
+  if (bytes[at] !== 1 || count > 15 || at + 8 + count * 4 > bytes.length) return undefined;
+  const authority = bytes.readUIntBE(at + 2, 6);
+  const numbers = Array.from({ length: count }, (_, index) => bytes.readUInt32LE(at + 8 + index * 4));
+  return ["S-1", authority < 2 ** 32 ? authority : `0x${authority.toString(16)}`, ...numbers].join("-");
+}
+
 export class SecurityDescriptors {
   private readonly kept = new LRUCache<number, Buffer>({
     maxSize: 1 << 20,

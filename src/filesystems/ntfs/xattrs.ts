@@ -24,6 +24,10 @@ export function streamNames(volume: Volume, file: FileRecord): string[] {
   return names;
 }
 
+/** The file's security descriptor: its own, or the one that $Secure keeps for many. */
+export const descriptorOf = (volume: Volume, file: FileRecord, security: SecurityDescriptors | undefined) =>
+  volume.small(file, SECURITY_DESCRIPTOR) ?? (file.securityId === 0 ? undefined : security?.find(file.securityId));
+
 /**
  * Extended attributes as ntfs-3g names them (streams_interface=xattr): alternate streams as `user.NAME`, and what the
  * filesystem keeps itself as `system.ntfs_...`.
@@ -48,8 +52,7 @@ export function xattrsOf(
       readFully(stream, 0, value);
       values.set(foreign.test(name) ? name.replace(foreign, "") : `user.${name}`, value);
     }
-  const descriptor =
-    volume.small(file, SECURITY_DESCRIPTOR) ?? (file.securityId === 0 ? undefined : security?.find(file.securityId));
+  const descriptor = descriptorOf(volume, file, security);
   if (descriptor) values.set("system.ntfs_acl", descriptor);
 
   const flags = Buffer.alloc(4);

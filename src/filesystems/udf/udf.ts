@@ -120,6 +120,8 @@ class UdfFileSystem implements FileSystem {
     if (kind === "symlink") size = this.readLink(file).length;
     // Refuses a size that is impossible.
     else if (kind === "file" || kind === "directory") size = this.contents(file, entry).size;
+    else if (!Number.isSafeInteger(size))
+      throw this.volume.corrupt(entry.position, `the ${kind} of this ICB has an impossible size of ${size} bytes`);
     return {
       kind,
       mode: entry.mode,

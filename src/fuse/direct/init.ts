@@ -68,11 +68,11 @@ export function answerInit(
   reply.u16(initOut.max_background, MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
   // A small value lets the workers' request buffers be small.
-  reply.u32(initOut.max_write, writable ? settings.largestWrite : 4096);
+  reply.u32(initOut.max_write, writable ? settings.largestWriteRequest : 4096);
   reply.u32(initOut.time_gran, 1);
   reply.u16(
     initOut.max_pages,
-    Math.max(1, Math.floor((writable ? settings.largestWrite : settings.largestRequest) / pageSize)),
+    Math.max(1, Math.floor((writable ? settings.largestWriteRequest : settings.largestRequest) / pageSize)),
   );
   return {
     length: structures.fuse_init_out.size,

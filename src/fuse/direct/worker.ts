@@ -52,7 +52,7 @@ async function run(start: WorkerStart): Promise<void> {
     return;
   }
   const { invalidation } = start;
-  const request = new Request(invalidation ? REQUEST_SIZE + settings.largestWrite : REQUEST_SIZE);
+  const request = new Request(invalidation ? REQUEST_SIZE + settings.largestWriteRequest : REQUEST_SIZE);
   const reply = new Reply(settings.largestRequest);
   if (invalidation) {
     session.writing = { open: new OpenFiles(invalidation), ring: new InvalidationRing(invalidation, start.number) };

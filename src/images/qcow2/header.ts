@@ -22,6 +22,9 @@ export interface Qcow2Header {
   /** Entries have 32 subclusters each. */
   readonly extended: boolean;
   readonly refcountBits: number;
+  /** Where the table of the reference counts' blocks is, and how many clusters it takes. */
+  readonly refcountPosition: number;
+  readonly refcountClusters: number;
   /** Bytes are kept in another file of this name. */
   readonly dataFile: string | undefined;
   /** The data file can be used as it is, without this file. */
@@ -30,6 +33,9 @@ export interface Qcow2Header {
   /** As recorded: `raw`, `qcow2`, `vpc`... */
   readonly backingFormat: string | undefined;
   readonly bitmaps: boolean;
+  readonly encryption: "none" | "aes" | "luks";
+  /** Where the LUKS header and its key slots are, in bytes. */
+  readonly luks: { readonly position: number; readonly length: number } | undefined;
 }
 
 export const signature = 0x514649fb; // "QFI\xfb"
@@ -37,6 +43,7 @@ export const signature = 0x514649fb; // "QFI\xfb"
 const Incompatible = { dirty: 0, corrupt: 1, dataFile: 2, compression: 3, extended: 4 } as const;
 const Extension = { end: 0, backingFormat: 0xe2792aca, features: 0x6803f857, dataFile: 0x44415441 } as const;
 const bitmapsExtension = 0x23852875;
+const luksExtension = 0x0537be77;
 /** QEMU's own bounds: a larger table can't have been written by it. */
 const largestL1 = 32 << 20;
 const longestName = 1023;
@@ -45,6 +52,7 @@ interface Extensions {
   backingFormat?: string;
   dataFile?: string;
   bitmaps?: boolean;
+  luks?: { position: number; length: number };
   /** Names of incompatible features by bit. */
   features: Map<number, string>;
 }
@@ -74,13 +82,15 @@ export function readHeader(file: ByteSource): Qcow2Header {
   const extensionsEnd = backingAt > 0 && backingAt < clusterSize ? backingAt : clusterSize;
   const extensions = readExtensions(file, headerLength, extensionsEnd);
   refuseUnknown(name, more, extensions);
-  const method = fixed.readUInt32BE(32);
-  if (method !== 0) {
-    const kind = method === 1 ? "AES, as older versions of QEMU did it" : method === 2 ? "LUKS" : `method ${method}`;
-    throw unsupported(
-      `${name}: is encrypted inside qcow2 (${kind}), which Spindle doesn't decrypt. Copy it with qemu-img convert to an image without encryption.`,
+  const encryption = (["none", "aes", "luks"] as const)[fixed.readUInt32BE(32)];
+  if (!encryption)
+    throw unsupported(`${name}: is encrypted inside qcow2 by an unknown method, number ${fixed.readUInt32BE(32)}.`);
+  const { luks } = extensions;
+  if (encryption === "luks" && !luks) throw damaged("it is encrypted with LUKS, but names no LUKS header.");
+  if (luks && luks.position + luks.length > file.size)
+    throw corrupt(
+      `${name}: its LUKS header of ${luks.length} bytes should be at byte ${luks.position}, but the file has ${file.size} bytes. It is truncated or damaged.`,
     );
-  }
 
   const l1Entries = fixed.readUInt32BE(36);
   const l1Position = u64be(fixed, 40);
@@ -113,11 +123,15 @@ export function readHeader(file: ByteSource): Qcow2Header {
     compression,
     extended,
     refcountBits: more ? 2 ** Math.min(6, more.readUInt32BE(24)) : 16,
+    refcountPosition: u64be(fixed, 48),
+    refcountClusters: fixed.readUInt32BE(56),
     dataFile: external ? extensions.dataFile : undefined,
     rawDataFile: more !== undefined && external && (more.readUInt32BE(20) & 2) !== 0,
     backingFile: backingAt === 0 ? undefined : readBacking(file, backingAt, backingLength, clusterSize),
     backingFormat: extensions.backingFormat,
     bitmaps: extensions.bitmaps ?? false,
+    encryption,
+    luks: encryption === "luks" ? luks : undefined,
   };
 }
 
@@ -173,6 +187,10 @@ function readExtensions(file: ByteSource, start: number, end: number): Extension
     else if (type === Extension.dataFile) found.dataFile = text(file, at, length, "its data file's name");
     else if (type === Extension.features) readFeatures(readExactly(file, at, length, "the names of features"), found);
     else if (type === bitmapsExtension) found.bitmaps = true;
+    else if (type === luksExtension && length >= 16) {
+      const place = readExactly(file, at, 16, "where the LUKS header is");
+      found.luks = { position: u64be(place, 0), length: u64be(place, 8) };
+    }
     at += Math.ceil(length / 8) * 8;
   }
   return found;

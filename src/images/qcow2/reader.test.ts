@@ -1,7 +1,7 @@
 /** qcow2 images as QEMU makes them, in all their kinds, and what QEMU reads from them. */
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from "node:fs";
-import { basename, dirname } from "node:path";
+import { dirname } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { readFully } from "../../bytes/byte-source.js";
 import { LocalChunkCache } from "../../bytes/local-cache.js";
@@ -22,7 +22,7 @@ import {
   testFolder,
   wholeDisk,
 } from "../qemu-test-tools.js";
-import { register, sha256OfDisk, sharedRows, survives, unpackShared } from "../shared-test-images.js";
+import { register, sharedRows, survives, unpackShared } from "../shared-test-images.js";
 import { qcow2 } from "./reader.js";
 
 register(qcow2);
@@ -253,13 +253,13 @@ function patched(path: string, changes: Record<number, readonly number[]>): stri
   return `${path}.patched`;
 }
 
-test("encryption, unknown features, versions and sizes are refused in words; dirty and damaged marks are told", (t) => {
+test("unknown encryptions, features, versions and sizes are refused in words; dirty and damaged marks are told", (t) => {
   if (!needsQemu(t)) return;
   const path = testFolder(t);
   make(path("a"), "", 4 * MiB);
   const expected = wholeDisk({ path: path("a") });
-  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 1] }) }, "encrypted", "AES");
-  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 2] }) }, "encrypted", "LUKS");
+  isRefused(t, "corrupt", { path: patched(path("a"), { 32: [0, 0, 0, 2] }) }, "LUKS", "no LUKS header");
+  isRefused(t, "unsupported", { path: patched(path("a"), { 32: [0, 0, 0, 3] }) }, "encrypted", "number 3");
   isRefused(t, "unsupported", { path: patched(path("a"), { 4: [0, 0, 0, 4] }) }, "version 4");
   isRefused(t, "unsupported", { path: patched(path("a"), { 76: [0, 0, 0, 0x20] }) }, "bit 5");
   isRefused(t, "unsupported", { path: patched(path("a"), { 72: [0x80] }) }, "bit 63");
@@ -396,25 +396,6 @@ for (const options of ["", "compression_type=zstd", "extended_l2=on,cluster_size
     const image = readFileSync(path("a"));
     survivesDamage(t, image, (bytes) => readMemory(bytes));
     survivesDamage(t, image, (bytes) => readMemory(bytes, "first"), 100);
-  });
-
-const belongings: Record<string, readonly string[]> = {
-  "backing-chain-1.qcow2.zst": ["backing-chain-2.qcow2", "backing-chain-3.qcow2"],
-  "backing-chain-2.qcow2.zst": ["backing-chain-3.qcow2"],
-  "data-file.qcow2.zst": ["data-file.bin"],
-};
-
-for (const row of sharedRows().filter(
-  ({ container }) =>
-    (container!.startsWith("qcow2") && !container!.includes("data file")) || container === "qcow2 external data file",
-))
-  test(`${row.file}: the disk has the recorded sha256`, (t) => {
-    const path = unpackShared(t, row, belongings[basename(row.file!)]);
-    opened({ path }, ({ disk, layers }) => {
-      t.is(layers[0]!.format, "qcow2");
-      t.is(disk.size, Number(row.raw_size));
-      t.is(sha256OfDisk(disk), row.raw_sha256);
-    });
   });
 
 test("an image that a fuzzer made fails cleanly", (t) => {

@@ -10,18 +10,24 @@
  * Reference counts serve writers and aren't looked at.
  */
 import binding from "zstd-napi/binding.js";
-import { type ByteSource, readFully } from "../../bytes/byte-source.js";
+import { type ByteSource, readFully, Slice } from "../../bytes/byte-source.js";
 import type { PackedChunks } from "../../bytes/chunk-cache.js";
+import { DecryptedSource } from "../../bytes/decrypted.js";
 import { unpackDeflate } from "../../bytes/deflate.js";
+import { Luks1Header } from "../../bytes/luks1.js";
 import { MetadataPages } from "../../bytes/metadata-pages.js";
+import { cipherSector, type SectorCipher } from "../../bytes/sector-cipher.js";
 import { corrupt, ImageError } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
-import type { Layer, ParentReference, Run } from "../../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "../block-map.js";
 import { tablePage } from "../fields.js";
 import { FirstLevel } from "../first-level.js";
+import { mapIntegrity } from "../map-check.js";
 import { backingReference } from "../qemu-backing.js";
+import { oldQemuAes, oldQemuAesInWords } from "../qemu-old-aes.js";
 import { checkL1, coveredByTable, type Qcow2Header, readHeader, signature } from "./header.js";
+import { reservedPlaces } from "./reserved.js";
 import { findSnapshot, readSnapshots, type Snapshot } from "./snapshots.js";
 
 export const qcow2: Format<Layer> = {
@@ -50,6 +56,7 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
   readonly chunkSize: number;
   readonly source: ByteSource;
   readonly unpacked: ByteSource;
+  readonly integrity: Integrity;
   private readonly header: Qcow2Header;
   private readonly snapshot: Snapshot | undefined;
   private readonly pages: MetadataPages;
@@ -61,6 +68,9 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
   private packed = Buffer.alloc(0);
   private whole = Buffer.alloc(0);
   private zstd: InstanceType<typeof binding.DCtx> | undefined;
+  private readonly luks: Luks1Header | undefined;
+  /** Of old QEMU's encryption, which counts sectors on the disk: such clusters are decrypted whole, as others are unpacked. */
+  private readonly aes: SectorCipher | undefined;
 
   constructor(
     private readonly file: ByteSource,
@@ -83,7 +93,15 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
     this.blockSize = header.clusterSize / this.perCluster;
     this.chunkSize = header.clusterSize;
     this.tableEntries = coveredByTable(header) / header.clusterSize;
-    this.source = header.dataFile === undefined ? file : around.companion(header.dataFile);
+    const stored = header.dataFile === undefined ? file : around.companion(header.dataFile);
+    this.source = stored;
+    if (header.luks) {
+      this.luks = new Luks1Header(new Slice(file.name, file, header.luks.position, header.luks.length), file.name);
+      const { luks } = this;
+      const open = () => luks.open(around.options?.password);
+      const key = around.remember?.(`${file.name}: LUKS key`, open) ?? open();
+      this.source = new DecryptedSource(stored, luks.cipherOf(key));
+    } else if (header.encryption === "aes") this.aes = oldQemuAes(file.name, around);
     this.parent =
       header.backingFile === undefined
         ? undefined
@@ -96,6 +114,17 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
     );
     this.unpacked = around.cache.source(this);
     this.map = new BlockMap(this);
+    this.integrity = mapIntegrity({
+      name: file.name,
+      size: this.size,
+      blockSize: this.blockSize,
+      source: this.source,
+      unpacked: this.unpacked,
+      packed: this,
+      locate: (position) => this.locate(position),
+      reserved: () => (header.dataFile === undefined ? reservedPlaces(this.pages, header, shown, this.first) : []),
+      complaints: header.corrupt ? [`${file.name}: is marked as damaged: QEMU met with contradictions in it.`] : [],
+    });
   }
 
   get name(): string {
@@ -133,6 +162,8 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
         dirty: "it was not closed; only its reference counts may be wrong, which reading ignores",
       }),
       ...(header.corrupt && { corrupt: "it was marked as damaged; check it with qemu-img check" }),
+      ...(this.luks && { encryption: this.luks.description }),
+      ...(this.aes && { encryption: oldQemuAesInWords }),
       ...(this.snapshot && { snapshot: this.snapshot.name }),
       ...(list.length > 0 && { snapshots: list }),
       ...(damage !== undefined && { snapshotsDamaged: damage }),
@@ -180,22 +211,40 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
     if (position % this.header.clusterSize !== 0)
       throw this.damaged(cluster, `it should be at byte ${position}, which is no multiple of the cluster size`);
     target.position = position + (block % this.perCluster) * this.blockSize;
+    if (this.aes) target.kind = BlockKind.packed;
   }
 
   unpack(chunk: number, target: Uint8Array): void {
     const { clusterSize } = this.header;
     const entry = this.entryOf(chunk);
-    if (entry === undefined || (entry.readUInt32BE(0) & 0x40000000) === 0)
-      throw corrupt(`${this.name}: cluster ${chunk} was packed when its table was read and isn't now.`);
-    const { position, length } = this.packedAt(chunk, entry);
-    if (this.packed.length < length) this.packed = Buffer.allocUnsafeSlow(2 * clusterSize + 512);
-    const packed = this.packed.subarray(0, length);
-    const got = readFully(this.file, position, packed);
     let whole = target;
     if (target.length < clusterSize) {
       if (this.whole.length === 0) this.whole = Buffer.allocUnsafeSlow(clusterSize);
       whole = this.whole;
     }
+    if (entry && (entry.readUInt32BE(0) & 0x40000000) !== 0) this.unpackPacked(chunk, entry, whole);
+    else if (entry && this.aes) this.decrypt(chunk, entry, this.aes, whole);
+    else throw corrupt(`${this.name}: cluster ${chunk} was packed when its table was read and isn't now.`);
+    if (whole !== target) target.set(whole.subarray(0, target.length));
+  }
+
+  private decrypt(chunk: number, entry: Buffer, aes: SectorCipher, whole: Uint8Array): void {
+    const position = (entry.readUInt32BE(0) & 0xffffff) * 0x100000000 + ((entry.readUInt32BE(4) & 0xfffffe00) >>> 0);
+    const got = readFully(this.source, position, whole);
+    // The last cluster of a file may end where the disk does.
+    if (got < Math.min(whole.length, this.size - chunk * whole.length))
+      throw this.damaged(
+        chunk,
+        `it should be at byte ${position}, but the file has ${this.source.size} bytes; it is truncated`,
+      );
+    aes.decrypt(whole, (chunk * whole.length) / cipherSector);
+  }
+
+  private unpackPacked(chunk: number, entry: Buffer, whole: Uint8Array): void {
+    const { position, length } = this.packedAt(chunk, entry);
+    if (this.packed.length < length) this.packed = Buffer.allocUnsafeSlow(2 * this.header.clusterSize + 512);
+    const packed = this.packed.subarray(0, length);
+    const got = readFully(this.file, position, packed);
     try {
       if (this.header.compression === "zstd") this.unpackZstd(packed.subarray(0, got), whole);
       else unpackDeflate(packed.subarray(0, got), whole);
@@ -203,7 +252,6 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
       if (!(error instanceof ImageError)) throw error;
       throw this.damaged(chunk, `at byte ${position} ${error.message}`);
     }
-    if (whole !== target) target.set(whole.subarray(0, target.length));
   }
 
   /** One frame or more, until the cluster is full; what follows is padding to a multiple of 512 bytes. */

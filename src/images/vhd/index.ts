@@ -4,6 +4,7 @@ import { corrupt, mismatch } from "../../errors.js";
 import type { Format } from "../../format.js";
 import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { LastRun } from "../last-run.js";
+import { mapIntegrity, type ReservedPlace } from "../map-check.js";
 import { recordedPaths } from "../recorded-paths.js";
 import { storedRun } from "../stored-run.js";
 import {
@@ -37,6 +38,8 @@ class VhdLayer implements Layer {
   readonly footer: Footer;
   private readonly header: DynamicHeader | undefined;
   private readonly complaints: readonly string[];
+  /** What was noticed of the parent. */
+  private readonly notes: string[] = [];
   private readonly pages: MetadataPages;
   private readonly lastRun = new LastRun();
   /** The disk of a fixed image. */
@@ -59,7 +62,16 @@ class VhdLayer implements Layer {
       this.complaints = [...complaints, ...header.complaints];
     }
     if (footer.type === "differencing") this.parent = this.describeParent(this.header!);
-    this.integrity = { pieces: 1, check: () => this.checkHeaders() };
+    this.integrity = mapIntegrity({
+      name: file.name,
+      size: footer.size,
+      blockSize: this.header?.blockSize ?? footer.size,
+      source: this.data ?? file,
+      locate: (position) => this.locate(position),
+      reserved: () => (this.header ? this.reservedPlaces(this.header) : []),
+      complaints: this.complaints,
+      notes: this.notes,
+    });
   }
 
   get name(): string {
@@ -82,6 +94,7 @@ class VhdLayer implements Layer {
       ...(header && this.parent && { parentId: idText(header.parentId) }),
       ...(header && this.parent && header.parentTimestamp > 0 && { parentTime: timeText(header.parentTimestamp) }),
       ...(this.complaints.length > 0 && { damage: this.complaints }),
+      ...(this.notes.length > 0 && { notes: this.notes }),
     };
   }
 
@@ -105,7 +118,7 @@ class VhdLayer implements Layer {
       const end = Math.min(this.endOfUnallocated(header, block) * blockSize, this.size);
       return { kind: this.parent ? "absent" : "zero", length: end - position };
     }
-    const bitmapSize = Math.ceil(blockSize / 512 / 8 / 512) * 512;
+    const bitmapSize = bitmapSizeOf(header);
     const start = sector * 512;
     // Sectors of a dynamic disk whose bits are clear were never written, and are zeros in the block itself: QEMU and
     // libvhdi read the block as it is.
@@ -160,8 +173,8 @@ class VhdLayer implements Layer {
   }
 
   /**
-   * Only the id decides. The recorded time is that of the parent's file or of its footer, as its writer liked, and
-   * copying the file changes the first; `info` tells it.
+   * Only the id decides. The recorded time is that of the parent's footer or of its file, as its writer liked (Windows
+   * records none), and copying a file changes the second: one that differs is told by `info` and `verify`.
    */
   private checkParent(header: DynamicHeader, candidate: Layer): void {
     const remedy = "Put the right file back, or name it with --parent PATH; nothing is served from a wrong parent.";
@@ -173,11 +186,28 @@ class VhdLayer implements Layer {
       throw mismatch(
         `${this.name}: ${candidate.name} is not the parent it was made from: it has the id ${idText(candidate.footer.id)}, recorded is ${idText(header.parentId)}. ${remedy}`,
       );
+    const { parentTimestamp } = header;
+    const { timestamp } = candidate.footer;
+    if (parentTimestamp !== 0 && parentTimestamp !== timestamp)
+      this.notes.push(
+        `${this.name}: records ${timeText(parentTimestamp)} as its parent's time, where ${candidate.name} tells ${timeText(timestamp)}. If that was written to since, the disk shows a mixture.`,
+      );
   }
 
-  /** VHD has checksums of its headers alone. */
-  private checkHeaders() {
-    const damages = this.complaints.map((message) => ({ file: this.name, position: 0, length: this.size, message }));
-    return { chunks: this.header ? 3 : 1, bytes: 0, damages };
+  /** The places that no block may be in, the blocks' own bitmaps among them. */
+  private *reservedPlaces(header: DynamicHeader): Iterable<ReservedPlace> {
+    const { dataOffset, size } = this.footer;
+    const { tableOffset, maxTableEntries, blockSize } = header;
+    yield { position: dataOffset, length: 1024, what: "the dynamic header" };
+    yield { position: tableOffset, length: maxTableEntries * 4, what: "the block allocation table" };
+    for (let block = 0; block * blockSize < size; block++) {
+      const sector = this.entry(header, block);
+      if (sector === unallocated || sector * 512 >= this.file.size) continue;
+      const disk = { position: block * blockSize, length: Math.min(blockSize, size - block * blockSize) };
+      yield { position: sector * 512, length: bitmapSizeOf(header), disk, what: `the sector bitmap of block ${block}` };
+    }
   }
 }
+
+/** Bytes of the bitmap before a block: a bit a sector, in whole sectors. */
+const bitmapSizeOf = ({ blockSize }: DynamicHeader) => Math.ceil(blockSize / 512 / 8 / 512) * 512;

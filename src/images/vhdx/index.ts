@@ -4,6 +4,7 @@ import { corrupt, mismatch } from "../../errors.js";
 import type { Format } from "../../format.js";
 import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { LastRun } from "../last-run.js";
+import { mapIntegrity, type ReservedPlace } from "../map-check.js";
 import { recordedPaths } from "../recorded-paths.js";
 import { storedRun } from "../stored-run.js";
 import {
@@ -71,7 +72,16 @@ class VhdxLayer implements Layer {
         `${file.name}: its block allocation table has ${this.bat.length} bytes, where ${size} bytes in blocks of ${blockSize} need ${entriesNeeded * 8}. The file is damaged.`,
       );
     if (hasParent) this.parent = this.describeParent();
-    this.integrity = { pieces: 1, check: () => this.checkHeaders() };
+    const metadataRegion = regions.metadata;
+    this.integrity = mapIntegrity({
+      name: file.name,
+      size,
+      blockSize,
+      source,
+      locate: (position) => this.locate(position),
+      reserved: () => this.reservedPlaces(metadataRegion),
+      complaints: this.complaints,
+    });
   }
 
   get name(): string {
@@ -221,9 +231,17 @@ class VhdxLayer implements Layer {
       );
   }
 
-  /** VHDX has checksums of its headers and region tables alone; the log's were checked when it was replayed. */
-  private checkHeaders() {
-    const damages = this.complaints.map((message) => ({ file: this.name, position: 0, length: this.size, message }));
-    return { chunks: 4, bytes: 0, damages };
+  /** The places that no payload block may be in. */
+  private *reservedPlaces(metadata: Region): Iterable<ReservedPlace> {
+    const { logOffset, logLength } = this.header;
+    yield { position: 0, length: MiB, what: "the headers" };
+    if (logLength > 0) yield { position: logOffset, length: logLength, what: "the log" };
+    yield { position: this.bat.position, length: this.bat.length, what: "the block allocation table" };
+    yield { position: metadata.position, length: metadata.length, what: "the metadata" };
+    if (!this.parent) return;
+    for (let chunk = 0; chunk * this.chunkRatio < this.blocks; chunk++) {
+      const { state, at } = this.entryAt(chunk * (this.chunkRatio + 1) + this.chunkRatio);
+      if (state === State.present) yield { position: at, length: MiB, what: `sector bitmap ${chunk}` };
+    }
   }
 }

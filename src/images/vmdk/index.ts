@@ -1,12 +1,13 @@
 import { type ByteSource, Slice } from "../../bytes/byte-source.js";
 import { corrupt, ImageError, mismatch, missing, unsupported } from "../../errors.js";
 import type { Format, Surroundings } from "../../format.js";
-import type { Damage, Integrity, Layer, ParentReference, PieceReport, Run } from "../../layers/layer.js";
+import type { Integrity, Layer, ParentReference, Run } from "../../layers/layer.js";
 import { BlockMap } from "../block-map.js";
+import { joinedIntegrity } from "../map-check.js";
 import { recordedPaths } from "../recorded-paths.js";
 import { type Descriptor, type ExtentLine, isDescriptor, readDescriptor } from "./descriptor.js";
 import { CowdTable, type GrainTable, HostedTable, readHostedHeader, SeSparseTable, signatureOf } from "./sparse.js";
-import { checkTable } from "./verify.js";
+import { checkOfTable } from "./verify.js";
 
 /** VMware's format: a descriptor and its extents, in one file or many. */
 export const vmdk: Format<Layer> = {
@@ -27,7 +28,7 @@ class VmdkLayer implements Layer {
   readonly format = "vmdk";
   readonly size: number;
   readonly parent: ParentReference | undefined;
-  readonly integrity: Integrity;
+  readonly integrity: Integrity | undefined;
   readonly chunkSize: number;
   readonly descriptor: Descriptor;
   private readonly extents: readonly Extent[];
@@ -128,24 +129,15 @@ class VmdkLayer implements Layer {
       );
   }
 
-  /** A piece for each grain table of the hosted sparse extents: packed grains, and the two copies of the tables. */
-  private makeIntegrity(): Integrity {
-    const starts: { first: number; extent: Extent; table: HostedTable }[] = [];
-    let pieces = 0;
-    for (const extent of this.extents) {
-      if (!(extent.table instanceof HostedTable)) continue;
-      starts.push({ first: pieces, extent, table: extent.table });
-      pieces += extent.table.tables;
-    }
-    const check = (piece: number): PieceReport => {
-      const { first, extent, table } = starts.findLast((start) => start.first <= piece)!;
-      const damages: Damage[] = [];
-      const { chunks, bytes } = checkTable(table, piece - first, (position, length, message) =>
-        damages.push({ file: table.name, position: extent.start + position, length, message }),
-      );
-      return { chunks, bytes, damages };
-    };
-    return { pieces, check };
+  /** For each sparse extent the checks of its own. Flat extents have nothing that could be checked. */
+  private makeIntegrity(): Integrity | undefined {
+    const parts = this.extents.flatMap(({ start, table, locate }) =>
+      table ? [{ start, integrity: checkOfTable(table, locate) }] : [],
+    );
+    const joined = joinedIntegrity(parts);
+    // zlib has a checksum of each packed grain.
+    const packed = this.extents.every(({ table }) => table instanceof HostedTable && table.compressed);
+    return joined && packed ? { ...joined, proves: "content" } : joined;
   }
 }
 

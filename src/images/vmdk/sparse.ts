@@ -120,10 +120,10 @@ export abstract class GrainTable implements BlockTable {
   }
 
   /** Position of a table in the file; 0 where it is missing. */
-  protected abstract tableAt(index: number): number;
+  abstract tableAt(index: number): number;
   /** The entry at `position` of the file. */
   protected abstract grainAt(position: number, target: BlockEntry): void;
-  protected abstract readonly entrySize: number;
+  abstract readonly entrySize: number;
 
   entry(block: number, target: BlockEntry): void {
     const index = Math.floor(block / this.perTable);
@@ -173,7 +173,7 @@ export abstract class GrainTable implements BlockTable {
 
 /** The tables of a hosted sparse extent, and its grains where they are packed. */
 export class HostedTable extends GrainTable implements PackedChunks {
-  protected readonly entrySize = 4;
+  readonly entrySize = 4;
   readonly compressed: boolean;
   private scratch: Buffer | undefined;
 
@@ -198,7 +198,7 @@ export class HostedTable extends GrainTable implements PackedChunks {
     return this.blockSize;
   }
 
-  protected tableAt(index: number): number {
+  tableAt(index: number): number {
     const { directoryOffset } = this.header;
     const table = this.pages.bytes(directoryOffset + index * 4, 4, "the grain directory").readUInt32LE(0) * sector;
     if (table + this.perTable * 4 <= this.source.size) return table;
@@ -286,7 +286,7 @@ export class HostedTable extends GrainTable implements PackedChunks {
 
 /** The tables of an ESX COWD extent. */
 export class CowdTable extends GrainTable {
-  protected readonly entrySize = 4;
+  readonly entrySize = 4;
   private readonly directory: number;
 
   constructor(source: ByteSource, size: number, hasParent: boolean) {
@@ -304,7 +304,7 @@ export class CowdTable extends GrainTable {
     this.checkDirectory(this.directory, 4);
   }
 
-  protected tableAt(index: number): number {
+  tableAt(index: number): number {
     return this.pages.bytes(this.directory + index * 4, 4, "the grain directory").readUInt32LE(0) * sector;
   }
 
@@ -318,7 +318,7 @@ export class CowdTable extends GrainTable {
 
 /** The tables of an ESX seSparse extent. The format is VMware's own; these are the fields that QEMU's reader tells of. */
 export class SeSparseTable extends GrainTable {
-  protected readonly entrySize = 8;
+  readonly entrySize = 8;
   private readonly directory: number;
   private readonly tablesOffset: number;
   private readonly tableSize: number;
@@ -348,7 +348,7 @@ export class SeSparseTable extends GrainTable {
     this.checkDirectory(this.directory, 8);
   }
 
-  protected tableAt(index: number): number {
+  tableAt(index: number): number {
     const bytes = this.pages.bytes(this.directory + index * 8, 8, "the grain directory");
     const [low, high] = [bytes.readUInt32LE(0), bytes.readUInt32LE(4)];
     if (low === 0 && high === 0) return 0;

@@ -1,0 +1,161 @@
+/**
+ * The header of LUKS version 1 ("LUKS On-Disk Format Specification" 1.2.3): up to eight key slots, each with a copy of the
+ * one key of the data, encrypted with a key that is made of a password. All numbers are big-endian.
+ */
+import { createHash, getHashes, pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { corrupt, ImageError, locked, unsupported } from "../errors.js";
+import { type ByteSource, readExactly } from "./byte-source.js";
+import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
+
+const sector = 512;
+const magic = Buffer.from("LUKS\xba\xbe", "latin1");
+const Slot = { active: 0x00ac71f3, free: 0x0000dead } as const;
+/** Copies into which a slot's key is spread: all writers have so many. */
+const stripes = 4000;
+/** Bytes of the largest key, of XTS with AES-256. */
+const longestKey = 64;
+/**
+ * Rounds of hashing that a password is put through at most: what ten seconds are on a quick processor. A header may ask
+ * for 2^32, which would be hours.
+ */
+const mostRounds = 2 ** 27;
+
+interface KeySlot {
+  readonly number: number;
+  readonly rounds: number;
+  readonly salt: Buffer;
+  readonly position: number;
+}
+
+export class Luks1Header {
+  readonly cipher: string;
+  /** `xts-plain64` and the like. */
+  readonly mode: string;
+  readonly hash: string;
+  readonly uuid: string;
+  /** Where the data begin, in bytes; a container of QEMU's has its own place for them. */
+  readonly payload: number;
+  readonly slots: readonly KeySlot[];
+  private readonly keyLength: number;
+  private readonly digest: Buffer;
+  private readonly digestSalt: Buffer;
+  private readonly digestRounds: number;
+
+  /**
+   * @param source begins with the header, and holds the key slots' material.
+   * @param name of the file, for messages.
+   * @throws ImageError `corrupt` or `unsupported` for a header that can't be.
+   */
+  constructor(
+    private readonly source: ByteSource,
+    private readonly name: string,
+  ) {
+    const bytes = readExactly(source, 0, 592, "the LUKS header");
+    const damaged = (what: string) => corrupt(`${name}: ${what}. Its LUKS header is damaged.`);
+    if (!bytes.subarray(0, 6).equals(magic)) throw damaged("it should begin with LUKS, and doesn't");
+    const version = bytes.readUInt16BE(6);
+    if (version !== 1) throw unsupported(`${name}: is encrypted with LUKS of version ${version}, not 1.`);
+    const text = (at: number, length: number) => bytes.toString("latin1", at, at + length).replace(/\0.*$/s, "");
+    this.cipher = text(8, 32);
+    this.mode = text(40, 32);
+    this.hash = text(72, 32);
+    this.uuid = text(168, 40);
+    this.payload = bytes.readUInt32BE(104) * sector;
+    this.keyLength = bytes.readUInt32BE(108);
+    this.digest = Buffer.from(bytes.subarray(112, 132));
+    this.digestSalt = Buffer.from(bytes.subarray(132, 164));
+    this.digestRounds = bytes.readUInt32BE(164);
+    if (this.keyLength < 1 || this.keyLength > longestKey)
+      throw damaged(`it tells of a key of ${this.keyLength} bytes`);
+    if (!getHashes().includes(this.hash))
+      throw unsupported(`${name}: makes its keys with the hash ${this.hash}, which Spindle doesn't know.`);
+    const slots: KeySlot[] = [];
+    for (let number = 0; number < 8; number++) {
+      const at = 208 + number * 48;
+      const state = bytes.readUInt32BE(at);
+      if (state !== Slot.active && state !== Slot.free) throw damaged(`key slot ${number} is neither used nor free`);
+      if (state !== Slot.active) continue;
+      const rounds = bytes.readUInt32BE(at + 4);
+      const position = bytes.readUInt32BE(at + 40) * sector;
+      if (bytes.readUInt32BE(at + 44) !== stripes)
+        throw damaged(`key slot ${number} tells of ${bytes.readUInt32BE(at + 44)} stripes`);
+      if (position < 592 || position + this.keyLength * stripes > source.size)
+        throw damaged(`key slot ${number} should have its key at byte ${position} of ${source.size}`);
+      slots.push({ number, rounds, position, salt: Buffer.from(bytes.subarray(at + 8, at + 40)) });
+    }
+    for (const rounds of [this.digestRounds, ...slots.map((slot) => slot.rounds)])
+      if (rounds < 1 || rounds > mostRounds) throw damaged(`it asks for ${rounds} rounds of hashing`);
+    this.slots = slots;
+  }
+
+  /** What messages and `info` call it: `LUKS, aes-xts-plain64`. */
+  get description(): string {
+    return `LUKS, ${this.cipher}-${this.mode}`;
+  }
+
+  /**
+   * The key of the data, from whichever slot `password` opens. Takes seconds, by design of the format.
+   * @throws ImageError `locked` when it opens none; `unsupported` for a cipher that isn't known.
+   */
+  open(password: Uint8Array | undefined): Uint8Array {
+    if (password === undefined)
+      throw locked(
+        `${this.name}: is encrypted (${this.description}). Give its password with --password-file FILE, or in the variable SPINDLE_PASSWORD.`,
+      );
+    for (const slot of this.slots) {
+      const key = this.try(slot, password);
+      if (key) return key;
+    }
+    const many = this.slots.length === 1 ? "its one key slot" : `any of its ${this.slots.length} key slots`;
+    throw locked(
+      `${this.name}: the password is wrong: it doesn't open ${many} (${this.description}). Give the right one with --password-file FILE.`,
+    );
+  }
+
+  /** The cipher of the data. @throws ImageError `unsupported`. */
+  cipherOf(key: Uint8Array): SectorCipher {
+    try {
+      return sectorCipher(this.cipher, this.mode, key);
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      throw new ImageError(
+        error.code,
+        `${this.name}: ${error.message}. Copy it with qemu-img convert to an image without encryption.`,
+      );
+    }
+  }
+
+  private try(slot: KeySlot, password: Uint8Array): Uint8Array | undefined {
+    const cipher = this.cipherOf(pbkdf2Sync(password, slot.salt, slot.rounds, this.keyLength, this.hash));
+    const length = Math.ceil((this.keyLength * stripes) / sector) * sector;
+    const material = Buffer.alloc(length);
+    readExactly(this.source, slot.position, Math.min(length, this.source.size - slot.position), "a key").copy(material);
+    cipher.decrypt(material, 0);
+    const key = this.merge(material);
+    const digest = pbkdf2Sync(key, this.digestSalt, this.digestRounds, this.digest.length, this.hash);
+    return timingSafeEqual(digest, this.digest) ? key : undefined;
+  }
+
+  /** Puts the stripes of a key together (section 2.4, AFmerge): all of them are needed, so that wiping some wipes it. */
+  private merge(material: Buffer): Buffer {
+    const length = this.keyLength;
+    let key: Buffer = Buffer.alloc(length);
+    for (let stripe = 0; stripe < stripes; stripe++) {
+      for (let at = 0; at < length; at++) key[at]! ^= material[stripe * length + at]!;
+      if (stripe < stripes - 1) key = this.diffuse(key);
+    }
+    return key;
+  }
+
+  private diffuse(bytes: Buffer): Buffer {
+    const size = createHash(this.hash).digest().length;
+    const parts: Buffer[] = [];
+    for (let at = 0, number = 0; at < bytes.length; at += size, number++) {
+      const counter = Buffer.alloc(4);
+      counter.writeUInt32BE(number);
+      const part = bytes.subarray(at, at + size);
+      parts.push(createHash(this.hash).update(counter).update(part).digest().subarray(0, part.length));
+    }
+    return Buffer.concat(parts);
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * Decryption of disks sector by sector, each with an initialisation vector of its own, as dm-crypt, QEMU and LUKS do it.
+ * The block cipher is OpenSSL's. Its modes take one vector a call, and a call for each 512 bytes is what would take the
+ * time: here a whole read is one call, and what makes each sector its own is put in before and after.
+ */
+import { createCipheriv, createDecipheriv, createHash, getHashes } from "node:crypto";
+import { unsupported } from "../errors.js";
+
+/** Bytes of a sector, whatever the disk's own are. */
+export const cipherSector = 512;
+/** Bytes of a block of AES. */
+const block = 16;
+
+export interface SectorCipher {
+  /** Decrypts `bytes`, whole sectors of which the first has the number `sector`, in place. */
+  decrypt(bytes: Uint8Array, sector: number): void;
+}
+
+/**
+ * @param cipher `aes`; no other is in the OpenSSL that comes with Node.
+ * @param mode as LUKS writes it: `xts-plain64`, `cbc-essiv:sha256`, `cbc-plain`, `ecb`.
+ * @throws ImageError `unsupported`, without a file's name.
+ */
+export function sectorCipher(cipher: string, mode: string, key: Uint8Array): SectorCipher {
+  const [chaining = "", vectors = "", hash = ""] = mode.split(/[-:]/);
+  if (cipher !== "aes") throw unsupported(`it is encrypted with ${cipher}, and Spindle decrypts AES only`);
+  const bits = (key.length * 8) / (chaining === "xts" ? 2 : 1);
+  if (![128, 192, 256].includes(bits)) throw unsupported(`it is encrypted by AES with a key of ${bits} bits`);
+  if (chaining === "ecb") return { decrypt: (bytes) => bytes.set(ecb(key, bytes, false)) };
+  if (chaining === "xts") {
+    const [first, second] = [key.subarray(0, key.length / 2), key.subarray(key.length / 2)];
+    const ivs = vectorMaker(mode, vectors, hash, first);
+    return { decrypt: (bytes, sector) => decryptXts(bytes, first, ecb(second, ivs(sector, sectorsIn(bytes)), true)) };
+  }
+  if (chaining === "cbc") {
+    const ivs = vectorMaker(mode, vectors, hash, key);
+    return { decrypt: (bytes, sector) => decryptCbc(bytes, key, ivs(sector, sectorsIn(bytes))) };
+  }
+  throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
+}
+
+const sectorsIn = (bytes: Uint8Array) => bytes.length / cipherSector;
+
+/** Initialisation vectors of sectors that follow each other, 16 bytes each. */
+type Vectors = (first: number, count: number) => Buffer;
+
+function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Array): Vectors {
+  const counted: Vectors = (first, count) => {
+    const all = Buffer.alloc(count * block);
+    for (let nth = 0; nth < count; nth++) {
+      all.writeUInt32LE((first + nth) % 0x100000000, nth * block);
+      // `plain` has 32 bits, and begins anew behind them.
+      if (vectors !== "plain") all.writeUInt32LE(Math.floor((first + nth) / 0x100000000), nth * block + 4);
+    }
+    return all;
+  };
+  if (vectors === "plain" || vectors === "plain64") return counted;
+  if (vectors !== "essiv" || !getHashes().includes(hash))
+    throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
+  const salt = createHash(hash).update(key).digest();
+  if (![16, 24, 32].includes(salt.length))
+    throw unsupported(`it is encrypted in the mode ${mode}: ${hash} makes no key for AES`);
+  return (first, count) => ecb(salt, counted(first, count), true);
+}
+
+/** AES of every block by itself. */
+function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
+  const cipher = (encrypt ? createCipheriv : createDecipheriv)(`aes-${key.length * 8}-ecb`, key, null);
+  cipher.setAutoPadding(false);
+  return cipher.update(bytes);
+}
+
+/** CBC of all sectors as if they were one: the first block of each then lacks its own vector and has another's end. */
+function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer): void {
+  const cipher = createDecipheriv(`aes-${key.length * 8}-cbc`, key, ivs.subarray(0, block));
+  cipher.setAutoPadding(false);
+  const plain = cipher.update(bytes);
+  for (let at = cipherSector, iv = block; at < bytes.length; at += cipherSector, iv += block)
+    for (let nth = 0; nth < block; nth++) plain[at + nth]! ^= bytes[at - block + nth]! ^ ivs[iv + nth]!;
+  bytes.set(plain);
+}
+
+/**
+ * XTS (IEEE 1619): each block is masked, decrypted and masked again; the first mask of a sector is its encrypted vector
+ * (`tweaks`), and each further one the double of that before it in the field of 2^128.
+ */
+function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer): void {
+  const words = bytes.length / 4;
+  const masks = new Uint32Array(words);
+  for (let sector = 0, at = 0; at < words; sector += block) {
+    let [a, b, c, d] = [0, 4, 8, 12].map((word) => tweaks.readInt32LE(sector + word)) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    for (const end = at + cipherSector / 4; at < end; at += 4) {
+      masks[at] = a;
+      masks[at + 1] = b;
+      masks[at + 2] = c;
+      masks[at + 3] = d;
+      const carry = d >> 31;
+      d = (d << 1) | (c >>> 31);
+      c = (c << 1) | (b >>> 31);
+      b = (b << 1) | (a >>> 31);
+      a = (a << 1) ^ (carry & 0x87);
+    }
+  }
+  // A copy, since words begin at multiples of 4.
+  const copy = new Uint32Array(words);
+  const copied = new Uint8Array(copy.buffer);
+  copied.set(bytes);
+  for (let at = 0; at < words; at++) copy[at]! ^= masks[at]!;
+  copied.set(ecb(key, copied, false));
+  for (let at = 0; at < words; at++) copy[at]! ^= masks[at]!;
+  bytes.set(copied);
+}
