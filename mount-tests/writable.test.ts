@@ -355,6 +355,39 @@ asRoot("a whole loop device is discarded, which gives the overlay's room back", 
 });
 
 const first = serialFor(people[0]);
+const haveQemu = spawnSync("qemu-img", ["--version"]).status === 0 && spawnSync("qemu-io", ["-V"]).status === 0;
+
+for (const driver of drivers)
+  first(`a disk's faces are identical to it for qemu-img, and are written through, through ${driver}`, async (t) => {
+    if (!haveQemu) return void t.log("skipped: qemu-img is not installed (apt install qemu-utils)");
+    const place = new Written(t, people[0]!, driver);
+    await place.mount(`--writable=${place.overlay}`, "--face", "vmdk,vdi,vhd");
+    t.deepEqual((await place.list()).sort(), ["disk.raw", "disk.vdi", "disk.vhd", "disk.vmdk", "p1.raw"]);
+    const faces = [
+      ["disk.vmdk", "vmdk"],
+      ["disk.vdi", "vdi"],
+      ["disk.vhd", "vpc"],
+    ] as const;
+    const identical = async () => {
+      for (const [file, format] of faces) {
+        const words = ["compare", "-f", "raw", "-F", format, place.file("disk.raw"), place.file(file)];
+        t.regex(await place.works(t, "qemu-img", ...words), /identical/, file);
+      }
+    };
+    await identical();
+    for (const [index, [file, format]] of faces.entries()) {
+      const at = (3 + index) * MiB + 512 * index;
+      await place.works(t, "qemu-io", "-f", format, "-c", `write -P ${index + 1} ${at} 70000`, place.file(file));
+      place.expected.fill(index + 1, at, at + 70_000);
+    }
+    await identical();
+    await place.isAsExpected(t, "after writes to the faces");
+    await place.ends(t);
+    t.regex(
+      (await place.spindle(place.mountArguments("--face", "vmdk,iso"))).stderr,
+      /--face iso: there is no such face of a disk; there are vmdk, vdi, vhd/,
+    );
+  });
 
 first("--writable is for disks, and excludes -o ro", async (t) => {
   const place = new Written(t, people[0]!, "direct");

@@ -36,6 +36,8 @@ export interface ImageSpec {
   readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
+  /** Of the disk view: formats (view/faces/) that it shows the disk in beside disk.raw. */
+  readonly faces?: readonly string[];
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
   readonly volume?: string;
   /** The code page of filesystems that don't tell their own (FAT's short names). */

@@ -2,6 +2,8 @@
  * The assembly line: path → layers → disk → volumes → filesystems → view. Only this file, with chain.ts for its first
  * half, knows that more than one stage exists.
  */
+
+import { createHash } from "node:crypto";
 import { type ByteSource, type Extent, Slice } from "./bytes/byte-source.js";
 import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
@@ -13,11 +15,14 @@ import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import { settings } from "./settings.js";
 import { diskView, writableDiskView } from "./view/disk-view.js";
+import type { Face } from "./view/faces/face.js";
+import { faceNames, facesOf } from "./view/faces/index.js";
 import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
 import type { Volume, VolumeTable } from "./volumes/volume.js";
 import { type OpenedOverlay, type OverlayData, openOverlay, overlayDisk } from "./writable.js";
 
+export { type FaceName, faceNames } from "./view/faces/index.js";
 export type { ImageSpec };
 
 export interface OpenedImage extends OpenedLayers {
@@ -58,7 +63,10 @@ export interface OpenedWritable extends OpenedImage {
 
 /** Opens an image with its parents and its partition table. */
 export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
-  return openTree(spec, cache, (image) => image);
+  return openTree(spec, cache, (image) => {
+    facesFor(image); // what can't be shown is refused before anything is mounted
+    return image;
+  });
 }
 
 /**
@@ -74,6 +82,7 @@ export function openWritable(spec: ImageSpec, path: string | undefined, threads:
       image.close();
     };
     try {
+      facesFor(image);
       const table = readVolumes(overlay.disk, sectorSizeOf(image));
       const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
       return { ...image, disk: overlay.disk, table, treeData, overlay, close };
@@ -229,11 +238,23 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
 export function buildTree(data: unknown, cache: ChunkCache, worker: number): FileSystem {
   const { layers, created, writable } = data as TreeData;
   const opened = reopenLayers(layers, cache);
-  if (writable)
-    return writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), writable.table, { created });
-  const table = volumesOf(opened);
-  if (layers.spec.view !== "files") return diskView(opened.disk, table, { created });
-  return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
+  const table = writable?.table ?? volumesOf(opened);
+  if (layers.spec.view === "files")
+    return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
+  const more = { created, faces: facesFor(opened) };
+  return writable
+    ? writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), table, more)
+    : diskView(opened.disk, table, more);
+}
+
+/** The faces that are asked for. An image has the same identity in them whenever it is mounted. */
+function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
+  const top = layers[0]!;
+  const identity = `${top.facts.id ?? top.name} ${top.facts.snapshot ?? ""} ${disk.size}`;
+  const wanted = faceNames.filter((name) => spec.faces?.includes(name));
+  const id = createHash("sha256").update(identity).digest().subarray(0, 16);
+  // A moment that stays the same, too: programs compare it with what they remember.
+  return facesOf(top.name, wanted, { size: disk.size, id, created: 0 });
 }
 
 function volumesOf(opened: OpenedLayers): VolumeTable {

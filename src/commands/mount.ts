@@ -6,6 +6,7 @@ import { resolveMountpoint } from "../fuse/mounts.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveRequest } from "../fuse/request.js";
 import type { Mounted } from "../fuse/service.js";
+import { type FaceName, faceNames } from "../open.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
@@ -19,6 +20,7 @@ interface Arguments extends OpeningArguments, ViewingArguments {
   as: "files" | "disk";
   volume?: string;
   writable?: string;
+  face?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -55,6 +57,11 @@ export const mount: Command<Arguments> = {
       describe:
         "Let the disk be written to: the image stays as it is, and what is written goes to this overlay file, which is " +
         "made or found again; without a name to one that vanishes with the mount",
+    },
+    face: {
+      value: "LIST",
+      describe:
+        "Show the disk as disk.vmdk, disk.vdi or disk.vhd as well, for programs that want such files; for example vmdk,vdi",
     },
     ...openingOptions,
     ...viewingOptions,
@@ -94,6 +101,9 @@ export const mount: Command<Arguments> = {
       throw usage("--volume: the disk view shows all partitions. Leave out --volume, or --as disk.");
     if (given.writable !== undefined && given.as !== "disk")
       throw usage("--writable: only the disk can be written to, not the files in it. Add --as disk.");
+    const faces = facesOf(given.face);
+    if (faces.length > 0 && given.as !== "disk")
+      throw usage("--face: only the disk can be shown in other formats, not the files in it. Add --as disk.");
     const writable =
       given.writable === undefined
         ? undefined
@@ -120,13 +130,22 @@ export const mount: Command<Arguments> = {
     await opening(image, given, async (spec) => {
       // The server has a folder of its own.
       const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
-      const opened = { ...spec, ...viewing, parent, view, volume };
+      const opened = { ...spec, ...viewing, parent, view, volume, faces };
       const request = { image: opened, writable, mountpoint, driver, options, workers, cacheBytes };
       if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell);
       else tell(await startInBackground(request, log));
     });
   },
 };
+
+/** @throws ImageError `usage` */
+function facesOf(list: string | undefined): FaceName[] {
+  return (list?.split(",") ?? []).map((name) => {
+    const face = faceNames.find((each) => each === name);
+    if (face) return face;
+    throw usage(`--face ${name}: there is no such face of a disk; there are ${faceNames.join(", ")}.`);
+  });
+}
 
 /** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
 function usualCacheBytes(): number {
