@@ -377,8 +377,8 @@ for (const driver of drivers)
     await identical();
     for (const [index, [file, format]] of faces.entries()) {
       const at = (3 + index) * MiB + 512 * index;
-      await place.works(t, "qemu-io", "-f", format, "-c", `write -P ${index + 1} ${at} 70000`, place.file(file));
-      place.expected.fill(index + 1, at, at + 70_000);
+      await place.works(t, "qemu-io", "-f", format, "-c", `write -P ${index + 1} ${at} 70144`, place.file(file));
+      place.expected.fill(index + 1, at, at + 70_144);
     }
     await identical();
     await place.isAsExpected(t, "after writes to the faces");
