@@ -1,6 +1,8 @@
 import { type Face, type FacedDisk, made } from "./face.js";
 
 const sector = 512;
+/** Bytes that programs write when they set another content id (CID), whatever the text's length; what isn't text is empty lines. */
+const length = 20 * sector;
 
 /**
  * VMware's descriptor of a disk whose bytes are in another file, here disk.raw beside it: "monolithicFlat" (Virtual Disk
@@ -30,5 +32,5 @@ ddb.geometry.heads = "${heads}"
 ddb.geometry.sectors = "${perTrack}"
 ddb.adapterType = "${heads === 255 ? "lsilogic" : "ide"}"
 `;
-  return { file: "disk.vmdk", parts: [made(Buffer.from(text))] };
+  return { file: "disk.vmdk", parts: [made(Buffer.from(text.padEnd(length, "\n")))] };
 }
