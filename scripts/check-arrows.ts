@@ -48,6 +48,7 @@ const arrows: readonly Arrow[] = [
     reason:
       "a server opens its image itself, in its own process, and flushes what it wrote; the drivers are given a tree",
   },
+  { from: "fuse/attached", to: ["volumes/volume"], reason: "the kernel is told of partitions that it doesn't find" },
   {
     from: "chain",
     to: ["bytes", "format", "images", "layers", "libc"],

@@ -28,6 +28,16 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./unmount.js")).unmount,
   },
   {
+    name: "attach",
+    summary: "Show an image as a block device with partitions",
+    load: async () => (await import("./attach.js")).attach,
+  },
+  {
+    name: "detach",
+    summary: "Take away a block device that attach made",
+    load: async () => (await import("./detach.js")).detach,
+  },
+  {
     name: "commit",
     summary: "Make an image of what was written to a mounted one",
     load: async () => (await import("./commit.js")).commit,

@@ -1,4 +1,3 @@
-import { totalmem } from "node:os";
 import { resolve } from "node:path";
 import { usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
@@ -12,6 +11,7 @@ import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
+import { usualCacheBytes } from "./usual-cache.js";
 import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
 interface Arguments extends OpeningArguments, ViewingArguments {
@@ -145,10 +145,4 @@ function facesOf(list: string | undefined): FaceName[] {
     if (face) return face;
     throw usage(`--face ${name}: there is no such face of a disk; there are ${faceNames.join(", ")}.`);
   });
-}
-
-/** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
-function usualCacheBytes(): number {
-  const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
-  return Math.min(most, Math.max(least, Math.floor(memory * share)));
 }
