@@ -38,6 +38,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./detach.js")).detach,
   },
   {
+    name: "boot",
+    summary: "Boot an image in a virtual machine",
+    load: async () => (await import("./boot.js")).boot,
+  },
+  {
     name: "commit",
     summary: "Make an image of what was written to a mounted one",
     load: async () => (await import("./commit.js")).commit,
