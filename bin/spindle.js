@@ -1,4 +1,8 @@
 #!/usr/bin/env node
-import { main } from "../dist/src/cli.js";
+const argv = process.argv.slice(2);
+// mount.fuse3(8) calls it so for the type fuse.spindle: an image's path where a command belongs.
+const isCalledByMount = argv.length === 4 && argv[0].startsWith("/") && argv[2] === "-o";
 
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = isCalledByMount
+  ? await (await import("../dist/src/mount-helper.js")).mountHelper(argv)
+  : await (await import("../dist/src/cli.js")).main(argv);

@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
-import { comesTrue, drivers, people, runs, serialFor, Workspace } from "./helpers.js";
+import { comesTrue, drivers, people, runs, serialFor, spindleProgram, Workspace } from "./helpers.js";
 
 for (const driver of drivers)
   for (const person of people) {
@@ -40,6 +40,26 @@ for (const driver of drivers)
       const { code, stderr } = await place.spindle(["unmount", place.mountpoint]);
       t.is(code, 7);
       t.true(stderr.includes(`process ${visitor.pid} (sleep: working folder ${place.mountpoint})`), stderr);
+    });
+
+    serial(`an unmount that stands in the mount itself is told that nobody else does ${by}`, async (t) => {
+      const place = workspace(t);
+      await place.mount();
+      const child = place.start("sh", [
+        "-c",
+        'cd "$3" && exec "$1" "$2" unmount "$3"',
+        "sh",
+        process.execPath,
+        spindleProgram(),
+        place.mountpoint,
+      ]);
+      let stderr = "";
+      child.stderr!.on("data", (data: Buffer) => {
+        stderr += data.toString();
+      });
+      t.is(await new Promise((done) => child.on("close", done)), 7);
+      t.true(stderr.includes(`process ${child.pid} (this command itself: working folder ${place.mountpoint})`), stderr);
+      t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
     });
 
     serial(`a lazy unmount of a busy mount tells that the server still serves ${by}`, async (t) => {
@@ -90,6 +110,8 @@ for (const driver of drivers)
           [["mount", place.image, file], 2, /not a folder/],
           [["mount", inside, place.mountpoint], 2, /beneath the mount point/],
           [place.mountArguments("-o", "rw"), 2, /read-only/],
+          [place.mountArguments("-o", "suid"), 2, /nosuid always/],
+          [place.mountArguments("-o", "dev"), 2, /nodev always/],
           [place.mountArguments("-o", "no_such_option"), undefined, /./],
           [place.mountArguments("--foreground", "-o", "no_such_option"), undefined, /./],
           [place.mountArguments("--parent", place.image), 2, /parent/],
@@ -190,6 +212,23 @@ for (const driver of drivers) {
     t.is(code, 8, stderr);
     t.true(runs(pid));
     t.true(await place.holds("disk.raw", place.disk));
+  });
+
+  rootOnly(`a user is told why a folder of somebody else, or allow_other, is refused to him (${driver})`, async (t) => {
+    const place = new Workspace(t, user!, driver);
+    const folder = join(place.folder, "root's");
+    mkdirSync(folder, { mode: 0o755 });
+    const others = ["mount", place.image, folder, "--as", "disk", "--driver", driver];
+    const elsewhere = await place.spindle(others);
+    t.is(elsewhere.code, 8, elsewhere.stderr);
+    t.regex(elsewhere.stderr, /that they may write to|no write access to mountpoint/);
+    if (/^\s*user_allow_other\s*$/m.test(existsSync("/etc/fuse.conf") ? readFileSync("/etc/fuse.conf", "utf8") : ""))
+      return t.log("not all: /etc/fuse.conf lets users pass allow_other");
+    const allowing = await place.spindle(place.mountArguments("-o", "allow_other"));
+    t.is(allowing.code, 8, allowing.stderr);
+    t.regex(allowing.stderr, /Add the line user_allow_other to/);
+    t.false(place.isMounted);
+    return undefined;
   });
 
   rootOnly(`a loop device over a file of the mount is named, with what to do (${driver})`, async (t) => {

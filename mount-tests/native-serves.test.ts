@@ -173,7 +173,7 @@ serial("an unmount from outside ends the server, and what it counted is told", a
   const { server, run, mountpoint } = await mounted(t);
   await run("cat", "link");
   t.true(server.counters().requests! > 0);
-  t.is(server.counters().bytes, 777);
+  t.is(server.counters().bytesRead, 777);
   const ended = await new Promise<number | null>((done) => spawn("fusermount3", ["-u", mountpoint]).on("close", done));
   t.is(ended, 0);
   await server.finished;

@@ -55,6 +55,8 @@ const arrows: readonly Arrow[] = [
     reason: "the assembly line's first half: a path becomes a disk",
   },
   { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
+  { from: "chain", to: ["split-files"], reason: "the parts of a split file are opened as one" },
+  { from: "split-files", to: ["bytes", "images/image-format", "images/raw"], reason: "parts are bytes, unless images" },
   {
     from: "writable",
     to: ["chain", "bytes", "images/overlay", "layers", "libc"],
@@ -87,6 +89,11 @@ const arrows: readonly Arrow[] = [
     reason: "a command tells people what was opened, by its interface",
   },
   { from: "cli", to: ["commands"], reason: "the command line picks a command" },
+  {
+    from: "mount-helper",
+    to: ["cli", "commands"],
+    reason: "what mount(8) says is put in the words of a command, for the command line",
+  },
 ];
 
 /** Files that only some may import, whatever the arrows say. */
@@ -94,7 +101,7 @@ const reserved: readonly { readonly file: string; readonly to: readonly string[]
   { file: "images/spin/writer", to: ["imaging"], reason: "what reads images can't write one" },
   {
     file: "commands/index",
-    to: ["cli", "commands/completion"],
+    to: ["cli", "mount-helper", "commands/completion"],
     reason: "a command does not know the others, but for the one that tells shells of them",
   },
 ];
@@ -125,7 +132,18 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:fs"],
-    from: ["bytes", "fuse", "imaging", "browsing", "commands", "chain", "recorded-files", "writable", "version"],
+    from: [
+      "bytes",
+      "fuse",
+      "imaging",
+      "browsing",
+      "commands",
+      "chain",
+      "recorded-files",
+      "writable",
+      "version",
+      "mount-helper",
+    ],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
   {

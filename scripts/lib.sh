@@ -48,6 +48,7 @@ has_package() {
     7zip) command -v 7zz ;;
     cloop-utils) command -v create_compressed_fs ;;
     wimtools) command -v wimlib-imagex ;;
+    partclone) command -v partclone.restore ;;
     xz-utils) command -v xz ;;
     util-linux) command -v setpriv && command -v losetup ;;
     procps) command -v ps ;;

@@ -61,7 +61,7 @@ function mainPage(all: readonly DescribedCommand[], date: string): string {
 }
 
 function commandPage(command: DescribedCommand, date: string): string {
-  const { name, summary, description, positionals, options, examples } = command;
+  const { name, summary, description, positionals, options, sections: further, examples } = command;
   const shownAs = command.usage.match(/\b[A-Z]+\b/g) ?? [];
   // Words that stand for something else, wherever they are met.
   const words = new Set([
@@ -86,11 +86,12 @@ function commandPage(command: DescribedCommand, date: string): string {
       ),
     );
   sections.push(section("OPTIONS", options.map((option) => optionItem(option, text)).join("\n")));
+  for (const [title, body] of further) sections.push(section(title, text(body)));
   if (examples.length > 0)
     sections.push(
       section(
         "EXAMPLES",
-        examples.map(([line, what]) => `${text(`${what}:`)}\n.PP\n.RS 4\n.EX\n${code(line)}\n.EE\n.RE`).join("\n.PP\n"),
+        examples.map(([line, what]) => `${text(`${what}:`)}\n.PP\n${literally(line)}`).join("\n.PP\n"),
       ),
     );
   sections.push(
@@ -166,7 +167,11 @@ function prose(sentences: string, words: ReadonlySet<string> = new Set()): strin
   const capital = sentences.replace(/^[a-z]/, (letter) => letter.toUpperCase());
   return capital
     .split(/\n{2,}/)
-    .map((paragraph) => wrapped(paragraph.split("`").map(marked).join("")))
+    .map((paragraph) =>
+      paragraph.startsWith("    ")
+        ? literally(...paragraph.split("\n").map((line) => line.slice(4)))
+        : wrapped(paragraph.split("`").map(marked).join("")),
+    )
     .join("\n.PP\n");
 
   function marked(part: string, index: number): string {
@@ -176,6 +181,9 @@ function prose(sentences: string, words: ReadonlySet<string> = new Set()): strin
       .replace(/(?<![\w-])\\-\\-[a-z0-9]+(?:\\-[a-z0-9]+)*/g, "\\fB$&\\fR");
   }
 }
+
+/** Lines of an example. */
+const literally = (...lines: readonly string[]) => `.RS 4\n.EX\n${lines.map(code).join("\n")}\n.EE\n.RE`;
 
 /** A line of an example. */
 const code = (line: string) => escaped(line).replaceAll("'", "\\(aq").replaceAll("`", "\\(ga").replace(/^\./, "\\&.");

@@ -4,14 +4,15 @@
  * Files are opened once, by the main thread. A worker builds the same from the descriptors (`OpenedLayers.data`), never
  * from paths: after mounting, a path may lead into the mount itself.
  */
-import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
 import type { ByteSource } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { busy, corrupt, ImageError, mismatch, missing, usage } from "./errors.js";
-import type { Format, Surroundings } from "./format.js";
+import { busy, corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
+import type { Surroundings } from "./format.js";
+import type { ImageFormat, Wrapping } from "./images/image-format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
 import { unread } from "./images/unread.js";
@@ -20,6 +21,7 @@ import type { Layer } from "./layers/layer.js";
 import { EWOULDBLOCK, errno, flock, LOCK_NB, LOCK_SH } from "./libc.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
+import { joinedParts } from "./split-files.js";
 
 /** What to open and how to show it. Plain data. */
 export interface ImageSpec {
@@ -32,6 +34,8 @@ export interface ImageSpec {
   readonly snapshot?: string;
   /** What the image and its parents are encrypted with: of a text its UTF-8. */
   readonly password?: Uint8Array;
+  /** Of a file that holds several disks (an OVA) this one, by its name there. */
+  readonly disk?: string;
   /** Follow an image that names parts of itself, or a raw base, outside its own folder: see recorded-files.ts. */
   readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
@@ -50,6 +54,8 @@ export interface ImageSpec {
 export interface OpenedLayers {
   /** Newest first. */
   readonly layers: readonly Layer[];
+  /** For each layer what it is wrapped in (images/image-format.ts), outermost first; mostly nothing. */
+  readonly wrappings: readonly (readonly Wrapping[])[];
   readonly disk: Disk;
   /** Bytes of the largest chunk that goes through the cache; 0 when none does. */
   readonly chunkSize: number;
@@ -61,6 +67,8 @@ export interface OpenedLayers {
 export interface LayersData {
   readonly spec: ImageSpec;
   readonly files: readonly { readonly path: string; readonly fd: number }[];
+  /** What folders held whose names a format asked for: what it makes of them must not change. */
+  readonly folders: ReadonlyMap<string, readonly string[]>;
   /** What was computed when the image was opened, by name: see Surroundings.remember. */
   readonly remembered: ReadonlyMap<string, Uint8Array>;
 }
@@ -68,16 +76,18 @@ export interface LayersData {
 /** The files of an image, each opened once. */
 class OpenFiles {
   private readonly sources = new Map<string, FileSource>();
+  readonly folders: Map<string, readonly string[]>;
   readonly remembered: Map<string, Uint8Array>;
 
   /** Files to find by path; `sealed` when no other may be opened. */
   constructor(
-    known?: LayersData,
+    known?: Omit<LayersData, "spec">,
     private readonly sealed = false,
     /** Whether an image may name whatever file it likes. */
     private readonly trusting = false,
   ) {
     for (const { path, fd } of known?.files ?? []) this.sources.set(path, FileSource.over(fd, path));
+    this.folders = new Map(known?.folders);
     this.remembered = new Map(known?.remembered);
   }
 
@@ -90,15 +100,22 @@ class OpenFiles {
     return this.sources.has(path) || (!this.sealed && existsSync(path));
   }
 
-  /** Names of files in `folder`, at most so many as are looked into for a parent. */
+  /** Names of files in `folder`. */
   in(folder: string): string[] {
     if (this.sealed)
       return [...this.sources.keys()].filter((path) => dirname(path) === folder).map((path) => basename(path));
     try {
-      return readdirSync(folder).slice(0, settings.filesSearchedForParent);
+      return readdirSync(folder);
     } catch {
       return []; // a folder that can't be listed holds no hint
     }
+  }
+
+  /** Names of files in `folder`, the same in every thread. */
+  names(folder: string): readonly string[] {
+    const names = this.folders.get(folder) ?? this.in(folder).sort();
+    this.folders.set(folder, names);
+    return names;
   }
 
   open(path: string): FileSource {
@@ -150,11 +167,10 @@ export function openLayers(
       throw missing(`--parent ${spec.parent}: there is no such file.`);
     // A base is looked for from the folder in which the image really lies, not from that of a link to it.
     const path = existsSync(spec.path) ? realpathSync(spec.path) : resolve(spec.path);
-    const absolute = { ...spec, path, ...bundle(path), parent: spec.parent && resolve(spec.parent) };
-    const layers = openChain(absolute, files, cache);
-    return assembled(layers, { spec: absolute, files: files.table, remembered: files.remembered }, () =>
-      files.closeFrom(0),
-    );
+    const absolute = { ...spec, path, ...bundle(path, files), parent: spec.parent && resolve(spec.parent) };
+    const links = openChain(absolute, files, cache);
+    const { table, folders, remembered } = files;
+    return assembled(links, { spec: absolute, files: table, folders, remembered }, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -162,9 +178,14 @@ export function openLayers(
 }
 
 /** Where a folder is an image, the file in it that is opened for it, and its format. */
-function bundle(folder: string): { path: string; format: string } | undefined {
-  const path = join(folder, "Info.plist");
-  return existsSync(path) && existsSync(join(folder, "bands")) ? { path, format: "sparsebundle" } : undefined;
+function bundle(folder: string, files: OpenFiles): Pick<ImageSpec, "path" | "format"> | undefined {
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return undefined;
+  const names = new Set(files.in(folder));
+  for (const { name, fileOf } of images) {
+    const file = fileOf?.(names);
+    if (file !== undefined) return { path: resolve(folder, file), format: name };
+  }
+  return undefined;
 }
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
@@ -172,37 +193,48 @@ export function reopenLayers(data: LayersData, cache: ChunkCache): OpenedLayers 
   return assembled(openChain(data.spec, new OpenFiles(data, true), cache), data, () => {});
 }
 
-function assembled(layers: Layer[], data: LayersData, close: () => void): OpenedLayers {
-  const chunkSize = Math.max(0, ...layers.map((layer) => layer.chunkSize ?? 0));
-  return { layers, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
+function assembled(links: readonly Link[], data: LayersData, close: () => void): OpenedLayers {
+  const layers = links.map(({ layer }) => layer);
+  const wrappings = links.map((link) => link.wrappings);
+  const chunkSize = Math.max(0, ...[...layers, ...wrappings.flat()].map((part) => part.chunkSize ?? 0));
+  return { layers, wrappings, disk: new LayeredDisk(layers[0]!.name, layers), chunkSize, data, close };
 }
 
-function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Layer[] {
-  const { snapshot, password } = spec;
-  const layers = [openLayer(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password })];
-  const seen = new Set([files.open(layers[0]!.name).identity]);
+/** A layer and where it was found: its name is a path only where nothing is around it. */
+interface Link {
+  readonly layer: Layer;
+  readonly path: string;
+  /** The same for all paths to it. */
+  readonly identity: string;
+  readonly wrappings: readonly Wrapping[];
+}
+
+function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Link[] {
+  const { snapshot, password, disk } = spec;
+  const links = [openLink(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password, disk })];
+  const seen = new Set([links[0]!.identity]);
   let given = spec.parent === undefined ? undefined : resolve(spec.parent);
-  for (let layer = layers[0]!; layer.parent; layer = layers.at(-1)!) {
-    if (layers.length >= settings.deepestChain)
-      throw corrupt(`${layer.name}: is layer ${layers.length} of a chain; so many are taken for a loop.`);
-    const parent = openParent(layer, given, files, cache, { password });
-    const { identity } = files.open(parent.name);
-    if (seen.has(identity))
-      throw corrupt(`${layer.name}: has ${parent.name} as its base, which is above it in the chain already: a loop.`);
-    seen.add(identity);
-    if (parent.name === given) given = undefined;
-    layers.push(parent);
+  for (let link = links[0]!; link.layer.parent; link = links.at(-1)!) {
+    const { name } = link.layer;
+    if (links.length >= settings.deepestChain)
+      throw corrupt(`${name}: is layer ${links.length} of a chain; so many are taken for a loop.`);
+    const parent = openParent(link, given, files, cache, { password });
+    if (seen.has(parent.identity))
+      throw corrupt(`${name}: has ${parent.layer.name} as its base, which is above it in the chain already: a loop.`);
+    seen.add(parent.identity);
+    if (parent.path === given) given = undefined;
+    links.push(parent);
   }
-  if (given !== undefined && layers.length === 1)
+  if (given !== undefined && links.length === 1)
     throw usage(`${spec.path}: is a whole image without parent; leave --parent out.`);
   if (given !== undefined)
     throw mismatch(
       `--parent ${spec.parent}: is not the base of any layer of ${spec.path}, whose bases were all found without it; leave it out.`,
     );
-  return layers;
+  return links;
 }
 
-function formatNamed(name: string | undefined): Format<Layer> | undefined {
+function formatNamed(name: string | undefined): ImageFormat | undefined {
   if (name === undefined) return undefined;
   const known = images.filter((one) => one !== unread);
   const format = known.find((one) => one.name === name);
@@ -210,47 +242,83 @@ function formatNamed(name: string | undefined): Format<Layer> | undefined {
   return format;
 }
 
-function openLayer(
+function openLink(
   path: string,
-  format: Format<Layer> | undefined,
+  format: ImageFormat | undefined,
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
-): Layer {
-  const source = files.open(path);
-  const used = format ?? images.find((one) => one.recognises(source)) ?? raw;
-  if (used.changes) files.holdStill(path);
-  if (options?.snapshot !== undefined && !used.hasSnapshots)
-    throw usage(`${path}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
-  return used.open(source, {
-    path,
-    cache,
-    options,
-    remember(name, compute) {
-      const known = files.remembered.get(name) ?? compute();
-      files.remembered.set(name, known);
-      return known;
-    },
-    companion(name): ByteSource {
-      const companion = resolve(dirname(path), name);
-      if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
-      if (files.wary) refusePartElsewhere(path, companion, used.isFolder);
-      return files.open(companion);
-    },
-  });
+): Link {
+  const file = files.open(path);
+  const wrappings: Wrapping[] = [];
+  // A format that the user or a child names is that of the file itself.
+  const whole = format ? file : joinedParts(file, files, recognised, wrappings);
+  const outer = format ?? recognised(whole);
+  if (outer.changes) files.holdStill(path);
+  const beside = (name: string): ByteSource => {
+    const companion = resolve(dirname(path), name);
+    if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
+    if (files.wary) refusePartElsewhere(path, companion, outer.isFolder);
+    return files.open(companion);
+  };
+  const open = (
+    source: ByteSource,
+    used: ImageFormat,
+    chosen: Surroundings["options"],
+    companion: Surroundings["companion"],
+    depth: number,
+  ): Layer => {
+    refuseIdleChoices(source.name, used, chosen);
+    return used.open(source, {
+      path,
+      cache,
+      options: chosen,
+      companion,
+      remember(name, compute) {
+        const known = files.remembered.get(name) ?? compute();
+        files.remembered.set(name, known);
+        return known;
+      },
+      beside: () => files.names(dirname(path)),
+      imageIn(inner, wrapping) {
+        if (depth >= settings.deepestWrapping)
+          throw unsupported(
+            `${path}: holds images packed within each other more than ${settings.deepestWrapping} deep. Unpack it first.`,
+          );
+        if (wrapping) wrappings.push(wrapping);
+        const left = used.hasDisks ? { ...chosen, disk: undefined } : chosen;
+        const within = wrapping?.companion ? (name: string) => wrapping.companion!(name) : companion;
+        return open(inner, recognised(inner), left, within, depth + 1);
+      },
+    });
+  };
+  const layer = open(whole, outer, options, beside, 0);
+  const identity = wrappings.length === 0 ? file.identity : `${file.identity} ${layer.name}`;
+  return { layer, path, identity, wrappings };
+}
+
+const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
+
+/** A choice that the file has no use for is a mistake: it must not seem to be heeded. */
+function refuseIdleChoices(name: string, used: ImageFormat, chosen: Surroundings["options"]): void {
+  if (chosen?.snapshot !== undefined && !used.hasSnapshots && !used.wraps)
+    throw usage(`${name}: is a ${used.name} image, which keeps no snapshots inside; leave the snapshot out.`);
+  if (chosen?.disk !== undefined && !used.hasDisks && !used.wraps)
+    throw usage(`${name}: is a ${used.name} image, which is of one disk; leave --disk out.`);
 }
 
 /** The parent of `child`: the file given, or the first of those recorded, that is there and is the right one. */
 function openParent(
-  child: Layer,
+  link: Link,
   given: string | undefined,
   files: OpenFiles,
   cache: ChunkCache,
   options: Surroundings["options"],
-): Layer {
+): Link {
+  const child = link.layer;
   const reference = child.parent!;
   const format = images.find((one) => one.name === reference.format);
-  const folder = dirname(child.name);
+  const folder = dirname(link.path);
   const recorded = reference.paths.map((path) => resolve(folder, path));
   // Where a wrong file can't be told, the one that is named goes to the layer whose recorded parent isn't there.
   const candidates =
@@ -260,10 +328,10 @@ function openParent(
     if (!files.has(path)) continue;
     const before = files.count;
     try {
-      const parent = openLayer(path, format, files, cache, options);
-      reference.check(parent, files.open(path));
-      if (files.wary && path !== given && reference.identified === false && parent.format === raw.name)
-        refuseRawBaseElsewhere(child.name, path);
+      const parent = openLink(path, format, files, cache, options);
+      reference.check(parent.layer, files.open(path));
+      if (files.wary && path !== given && reference.identified === false && parent.layer.format === raw.name)
+        refuseRawBaseElsewhere(link.path, path);
       return parent;
     } catch (error) {
       files.closeFrom(before);
@@ -277,10 +345,10 @@ function openParent(
       );
     }
   }
-  const found = reference.identified === false ? undefined : findMoved(child, files, options);
+  const found = reference.identified === false ? undefined : findMoved(link, files, options);
   if (found instanceof ImageError) throw refusal ?? found;
   // A child that records its parent's identity and no path leaves nothing else to go by.
-  if (found && candidates.length === 0) return openLayer(found, format, files, cache, options);
+  if (found && candidates.length === 0) return openLink(found, format, files, cache, options);
   const hint = found ? ` ${found} has the recorded content: pass --parent ${found}, or rename it.` : "";
   if (refusal instanceof ImageError) throw new ImageError(refusal.code, refusal.message + hint, { cause: refusal });
   const places = [...new Set(candidates)].join(" or ");
@@ -298,15 +366,22 @@ function openParent(
  * A file that is the recorded parent under another name: in the child's folder, or above it where no path is recorded; or
  * why one that was it isn't any more.
  */
-function findMoved(child: Layer, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
+function findMoved(child: Link, files: OpenFiles, options: Surroundings["options"]): string | ImageError | undefined {
   let changed: ImageError | undefined;
-  const own = dirname(child.name);
-  const folders = child.parent!.paths.length === 0 ? [own, dirname(own)] : [own];
-  for (const path of folders.flatMap((folder) => files.in(folder).map((name) => resolve(folder, name)))) {
-    if (path === child.name) continue;
+  const own = dirname(child.path);
+  const reference = child.layer.parent!;
+  const folders = reference.paths.length === 0 ? [own, dirname(own)] : [own];
+  const near = folders.flatMap((folder) =>
+    files
+      .in(folder)
+      .slice(0, settings.filesSearchedForParent)
+      .map((name) => resolve(folder, name)),
+  );
+  for (const path of near) {
+    if (path === child.path) continue;
     const before = files.count;
     try {
-      child.parent!.check(openLayer(path, undefined, files, new LocalChunkCache(0), options), files.open(path));
+      reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options).layer, files.open(path));
       return path;
     } catch (error) {
       if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business

@@ -23,10 +23,12 @@ export interface Surroundings {
   readonly path: string;
   /** Unpacked chunks are kept here, see bytes/chunk-cache.ts. */
   readonly cache: ChunkCache;
-  /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with. */
+  /** What the user chose for this file: a state kept inside it, by id or name; what it is encrypted with; one of its disks. */
   readonly options?: {
     readonly snapshot?: string;
     readonly password?: Uint8Array;
+    /** Of a file that holds several disks, the one to open, by its name there. */
+    readonly disk?: string;
     /** Of a filesystem that doesn't tell its own: FAT's short names. */
     readonly codePage?: number;
     /** Of a disc that was written in several sessions, the one to show, from 1 on. */

@@ -74,6 +74,9 @@ export function fadvise(fd: number, position: number, length: number, advice: nu
   if (process.platform === "linux") posixFadvise(fd, position, length, advice);
 }
 
+/** setsid(2). Returns -1 on failure. */
+export const setsid = lazy<() => number>("int setsid(void)");
+
 /** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
 export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");
 export const LOCK_SH = 1;

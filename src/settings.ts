@@ -19,6 +19,8 @@ export const settings = {
   largestWrite: 1 * MiB,
   /** Layers of a chain; a longer one is taken for a loop. */
   deepestChain: 1000,
+  /** Wrappings around an image (a disk in an archive, packed): an archive can be made that holds itself, without end. */
+  deepestWrapping: 8,
   /** Files of a folder that are looked into for a parent that was renamed: a look costs a few small reads. */
   filesSearchedForParent: 1000,
   /** Index pages of an image kept by each thread. A leaf page unpacks to some 14 KiB: at most 7 MiB. */

@@ -19,10 +19,10 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { FileSource } from "./bytes/file.js";
 import { FileStore } from "./bytes/file-store.js";
-import type { OpenedLayers } from "./chain.js";
+import type { LayersData, OpenedLayers } from "./chain.js";
 import { busy, ImageError, mismatch, system, usage } from "./errors.js";
 import { type BaseRecord, headerBytes, isOverlay, layout, readOverlayHeader } from "./images/overlay/header.js";
-import { overlay as format } from "./images/overlay/index.js";
+import { overlay as format, withinFile } from "./images/overlay/index.js";
 import type { Layer } from "./layers/layer.js";
 import { OverlayDisk } from "./layers/overlay.js";
 import { createOverlayMemory, type OverlayMemory } from "./layers/overlay-memory.js";
@@ -74,7 +74,7 @@ export interface OpenedOverlay {
 export function openOverlay(opened: OpenedLayers, path: string | undefined, threads: number): OpenedOverlay {
   const top = opened.layers[0]!;
   const { size } = opened.disk;
-  const file = opened.data.files.find((each) => each.path === top.name)!;
+  const [file] = opened.data.files as readonly [LayersData["files"][number]];
   const image = new BaseFiles(
     FileSource.over(file.fd, file.path),
     opened.data.files.filter((each) => each !== file).map((each) => FileSource.over(each.fd, each.path)),
@@ -231,6 +231,11 @@ function recordOf(path: string, top: Layer, image: BaseFiles): BaseRecord {
     top.format === "spin"
       ? { id: String(id), contentRoot: String(contentRoot) }
       : { fileSize: image.top.size, modified: image.top.modified, beneath: image.beneath };
-  const record = { path: top.name, relative: relative(dirname(resolve(path)), top.name), format: top.format, ...own };
+  const place = image.top.name;
+  const within = withinFile(top.name);
+  const record = {
+    ...{ path: place, relative: relative(dirname(resolve(path)), place), format: top.format, ...own },
+    ...(within === "" ? {} : { within }),
+  };
   return snapshot === undefined ? record : { ...record, snapshot: String(snapshot) };
 }

@@ -12,6 +12,8 @@ export class LocalChunkCache implements ChunkCache {
   private spare: Uint8Array | undefined;
   /** Chunks of all sources so far: each source's chunks have keys of their own, counted on from here. */
   private keys = 0;
+  /** How often a chunk was there, and how often one was unpacked. */
+  readonly counters = { hits: 0, unpacked: 0 };
 
   /** @param bytes most bytes of unpacked chunks that are kept; 0 keeps none. */
   constructor(private readonly bytes: number) {
@@ -41,6 +43,7 @@ export class LocalChunkCache implements ChunkCache {
     let buffer = this.spare;
     this.spare = undefined;
     if (buffer?.length !== length) buffer = new Uint8Array(length);
+    this.counters.unpacked++;
     packed.unpack(chunk, buffer);
     this.chunks!.set(key, buffer);
     return buffer;
@@ -84,17 +87,24 @@ class LocalSource implements ByteSource {
     const chunkLength = Math.min(chunkSize, this.size - chunk * chunkSize);
     const count = Math.min(chunkLength - within, most);
     const kept = this.cache.get(this.firstKey + chunk);
-    if (kept !== undefined) target.set(count === kept.length ? kept : kept.subarray(within, within + count), filled);
-    // Whoever reads a whole chunk has it then: keeping it too would cost a copy and push out what is read in parts.
-    else if (count === chunkLength) this.packed.unpack(chunk, target.subarray(filled, filled + count));
-    else target.set(this.unpacked(chunk, chunkLength).subarray(within, within + count), filled);
+    const { counters } = this.cache;
+    if (kept !== undefined) {
+      counters.hits++;
+      target.set(count === kept.length ? kept : kept.subarray(within, within + count), filled);
+    } else if (count === chunkLength) {
+      // Whoever reads a whole chunk has it then: keeping it too would cost a copy and push out what is read in parts.
+      counters.unpacked++;
+      this.packed.unpack(chunk, target.subarray(filled, filled + count));
+    } else target.set(this.unpacked(chunk, chunkLength).subarray(within, within + count), filled);
     return count;
   }
 
   private unpacked(chunk: number, length: number): Uint8Array {
     const kept = this.cache.unpack(this.packed, chunk, this.firstKey + chunk, length);
     if (kept !== undefined) return kept;
-    if (this.inScratch !== chunk) {
+    if (this.inScratch === chunk) this.cache.counters.hits++;
+    else {
+      this.cache.counters.unpacked++;
       if (this.scratch === undefined || this.scratch.length < length) this.scratch = new Uint8Array(length);
       this.inScratch = -1;
       this.packed.unpack(chunk, this.scratch.subarray(0, length));

@@ -31,6 +31,11 @@ export interface Command<Arguments = Record<string, unknown>> {
   readonly description: string;
   readonly positionals: Readonly<Record<string, Positional>>;
   readonly options: Readonly<Record<string, Option>>;
+  /**
+   * Further sections of the manual page, each with its title: paragraphs with an empty line between them; one that is
+   * indented by four spaces is shown as it is.
+   */
+  readonly sections?: readonly (readonly [string, string])[];
   /** Command line and what it does. */
   readonly examples: readonly (readonly [string, string])[];
   /** @throws ImageError, which the command line prints as one line and turns into the exit code. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync, type Stats } from "node:fs";
 import { basename, dirname } from "node:path";
 import { Copier, type CopyStart } from "../browsing/copy.js";
-import { type ByteString, byteStringOfText, escaped, textOf } from "../browsing/names.js";
+import { type ByteString, byteStringOfText, escaped, told } from "../browsing/names.js";
 import { findPath } from "../browsing/paths.js";
 import { system, usage } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
@@ -82,7 +82,7 @@ export const cp: Command<Arguments> = {
       const data = {
         target,
         ...copied,
-        notKept: notKept.map((one) => ({ ...one, first: textOf(one.first) })),
+        notKept: notKept.map(({ first, ...one }) => ({ ...one, ...told("first", first) })),
         failed: problems.kept,
         failures: problems.count,
         seconds: (performance.now() - started) / 1000,

@@ -37,6 +37,7 @@ export interface DescribedCommand {
   readonly positionals: readonly DescribedPositional[];
   /** With those that all commands have, which come last. */
   readonly options: readonly DescribedOption[];
+  readonly sections: readonly (readonly [string, string])[];
   readonly examples: readonly (readonly [string, string])[];
   /** As in Command. */
   readonly singleDash: boolean;
@@ -73,6 +74,7 @@ export function described(name: string, command: Command<never>): DescribedComma
       };
     }),
     options: [...options, ...general],
+    sections: command.sections ?? [],
     examples: command.examples,
     singleDash,
   };

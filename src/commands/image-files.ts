@@ -1,5 +1,5 @@
 /** What the commands that read files of an image without a mount have in common. */
-import { type ByteString, byteStringOfText, escaped, textOf } from "../browsing/names.js";
+import { type ByteString, byteStringOfText, escaped, told } from "../browsing/names.js";
 import type { Problem } from "../browsing/walk.js";
 import { exitCodes, ImageError } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
@@ -32,7 +32,7 @@ const keptProblems = 10_000;
 
 /** Failures of single files: told at once, while the rest goes on, and counted in the exit code. */
 export class Problems {
-  readonly kept: { path: string; message: string }[] = [];
+  readonly kept: { path: string; pathBytes?: string; message: string }[] = [];
   count = 0;
 
   constructor(private readonly terminal: Terminal) {}
@@ -40,7 +40,7 @@ export class Problems {
   readonly add: Problem = (path, error) => {
     const message = sentence(path, error);
     this.count++;
-    if (this.kept.length < keptProblems) this.kept.push({ path: textOf(path), message: error.message });
+    if (this.kept.length < keptProblems) this.kept.push({ ...told("path", path), message: error.message });
     this.terminal.note(`spindle: ${message}`);
     const code = exitCodes[error.code];
     // Damage counts for more than a name that isn't there.

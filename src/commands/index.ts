@@ -28,6 +28,16 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./unmount.js")).unmount,
   },
   {
+    name: "list",
+    summary: "List what is mounted",
+    load: async () => (await import("./list.js")).list,
+  },
+  {
+    name: "status",
+    summary: "Tell how a mount goes",
+    load: async () => (await import("./status.js")).status,
+  },
+  {
     name: "attach",
     summary: "Show an image as a block device with partitions",
     load: async () => (await import("./attach.js")).attach,

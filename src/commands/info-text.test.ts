@@ -59,7 +59,7 @@ Layer 1 of 2, newest: /b/monday.spin (spin)
 
 Layer 2 of 2: /b/base.spin (spin)
   chunk size  64 KiB (65,536 bytes)
-  sectors     [512,4096]
+  sectors     512, 4096
 
 Warning: The backup GPT differs from the primary one, which is used.
 

@@ -8,6 +8,8 @@ export interface ChainLink {
   readonly format: string;
   /** What the format tells beside that: plain JSON data. */
   readonly facts: Record<string, unknown>;
+  /** What it is wrapped in, outermost first: an archive, a compression. */
+  readonly wrappings?: readonly Omit<ChainLink, "wrappings">[];
 }
 
 /** A place where a filesystem may be, and what is there. */
@@ -70,16 +72,36 @@ function tableInWords({ scheme, id, sectorSize, volumes }: VolumeTable): string 
   return `${scheme.toUpperCase()}${id && ` ${id}`}, ${count}, sectors of ${sectorSize} bytes`;
 }
 
-function chainText({ file, format, facts }: ChainLink, index: number, count: number): string {
+function chainText(link: ChainLink, index: number, count: number): string {
   const place = count === 1 ? "" : index === 0 ? `Layer 1 of ${count}, newest: ` : `Layer ${index + 1} of ${count}: `;
+  const around = (link.wrappings ?? []).flatMap((wrapping) => fileText("Within ", wrapping));
+  return [...fileText(place, link), ...around].join("\n");
+}
+
+function fileText(before: string, { file, format, facts }: ChainLink): string[] {
   const rows = factRows(facts);
-  return [`${place}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
+  return [`${before}${printable(file)} (${printable(format)})`, ...(rows.length > 0 ? [aligned(rows)] : [])];
 }
 
 const factRows = (facts: Record<string, unknown>) =>
   Object.entries(facts)
     .filter(([, value]) => value !== undefined && value !== null && value !== "")
-    .map(([name, value]): [string, string] => [`  ${inWords(name)}`, factText(name, value)]);
+    .flatMap(([name, value]) => factLines(name, value).map((line, index) => [index ? "" : `  ${inWords(name)}`, line]))
+    .map(([name, line]): [string, string] => [name!, line!]);
+
+/** A list of things with parts takes a line for each. */
+function factLines(name: string, value: unknown): string[] {
+  const isObject = (one: unknown) => typeof one === "object" && one !== null && !Array.isArray(one);
+  if (!Array.isArray(value) || !value.some(isObject)) return [factText(name, value)];
+  return value.map((one) =>
+    isObject(one)
+      ? Object.entries(one as Record<string, unknown>)
+          .filter(([, part]) => part !== undefined)
+          .map(([part, told]) => `${inWords(part)} ${factText(part, told)}`)
+          .join(", ")
+      : factText(name, one),
+  );
+}
 
 const placeWarnings = ({ name, filesystem, problem }: FoundPlace) =>
   [...(problem === undefined ? [] : [problem]), ...(filesystem?.warnings ?? [])].map((line) => `${name}: ${line}`);
@@ -91,7 +113,8 @@ function fileSystemText(name: string, { type, label, size, free, facts }: FileSy
   if (size !== undefined && free !== undefined)
     rows.push(["  used", sizeInFull(size - free)], ["  free", sizeInFull(free)]);
   rows.push(...factRows(facts));
-  const title = `Filesystem ${partition ? `of ${name}` : "of the whole disk"}: ${printable(type)}`;
+  const whole = !partition || name === "disk";
+  const title = `Filesystem of ${whole ? "the whole disk" : name}: ${printable(type)}`;
   return [title, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
 }
 
@@ -100,6 +123,7 @@ const inWords = (name: string) => printable(name.replace(/([a-z])([A-Z])/g, (_, 
 
 function factText(name: string, value: unknown): string {
   if (typeof value === "number" && /size$/i.test(name)) return sizeInFull(value);
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return printable(value.join(", "));
   return printable(typeof value === "object" ? JSON.stringify(value) : String(value));
 }
 
@@ -128,7 +152,7 @@ function volumeText({ volumes, sectorSize }: VolumeTable): string {
 const sizeInFull = (bytes: number) =>
   bytes < 1024 ? `${bytes} bytes` : `${humanSize(bytes)} (${bytes.toLocaleString("en-US")} bytes)`;
 
-function aligned(rows: readonly (readonly [string, string])[]): string {
+export function aligned(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
 }
@@ -137,7 +161,7 @@ function aligned(rows: readonly (readonly [string, string])[]): string {
  * Text from an image, safe to print: control characters could move the cursor or recolour the terminal, and marks of
  * writing direction could reorder what is read.
  */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(
     /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,

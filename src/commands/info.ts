@@ -30,7 +30,16 @@ export const info: Command<Arguments> = {
         path: given.image,
         format: opened.layers[0]!.format,
         size: opened.disk.size,
-        chain: opened.layers.map(({ name, format, facts }) => ({ file: name, format, facts })),
+        chain: opened.layers.map(({ name, format, facts }, number) => ({
+          file: name,
+          format,
+          facts,
+          wrappings: opened.wrappings[number]!.map((wrapping) => ({
+            file: wrapping.name,
+            format: wrapping.format,
+            facts: wrapping.facts,
+          })),
+        })),
         volumes: opened.table,
         filesystems: opened.found.map(placeFacts),
       };

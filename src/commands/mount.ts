@@ -69,7 +69,10 @@ export const mount: Command<Arguments> = {
       choices: ["direct", "fuse-native"],
       describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
     },
-    workers: { value: "N", describe: `Threads that answer requests [${settings.workersPerProcessor} a processor]` },
+    workers: {
+      value: "N",
+      describe: `Threads that answer requests, of some 15 MB each [${settings.workersPerProcessor} a processor]`,
+    },
     cache: {
       value: "SIZE",
       describe: `Memory for unpacked chunks, for example 256M [a ${1 / share}th of the machine's, from ${humanSize(least)} to ${humanSize(most)}]`,
@@ -84,6 +87,24 @@ export const mount: Command<Arguments> = {
       describe: "Mount options, for example -o allow_other,noexec; may be repeated",
     },
   },
+  sections: [
+    [
+      "MOUNT(8) AND /ETC/FSTAB",
+      `With a link to the helper in /sbin, which is made once,
+
+    sudo ln -s "$(command -v mount.fuse.spindle)" /sbin/
+
+mount(8) knows images as the type fuse.spindle, on the command line and in /etc/fstab:
+
+    mount -t fuse.spindle /srv/disk.spin /mnt/disk -o as=disk
+
+    /srv/disk.spin  /mnt/disk  fuse.spindle  noauto,user,as=disk  0  0
+
+In the list of options, those of this command stand without dashes: as, volume, snapshot, parent, driver, workers, cache, log. The system's are taken as everywhere: noauto, nofail, user, users, _netdev, x-systemd.automount, allow_other, noexec and others. Mounts are always ro, nosuid and nodev, whatever the list says. A value with a comma stands in double quotes; a space is written \\040 in /etc/fstab. Write the paths in full. With x-systemd.automount the driver must be direct.
+
+Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gives its programs no PATH, so that node must be in /usr/bin then. umount(8) ends any mount. The exit codes are those of mount(8): 1 for wrong options, 32 when the mount failed.`,
+    ],
+  ],
   examples: [
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
     ["spindle mount disk.spin /mnt/root --volume 2", "Show those of the second partition"],

@@ -7,6 +7,7 @@ import { askPassword, mayAskPassword, readPassword } from "./password.js";
 export interface OpeningArguments {
   parent?: string;
   snapshot?: string;
+  disk?: string;
   format?: string;
   "password-file"?: string;
   "trust-paths"?: boolean;
@@ -15,6 +16,10 @@ export interface OpeningArguments {
 export const openingOptions = {
   parent: { completes: "file", describe: "Where the base of the image is, when it was moved" },
   snapshot: { value: "NAME", describe: "A snapshot inside the image (qcow2), by name or id" },
+  disk: {
+    value: "NAME",
+    describe: "Of an image that holds several disks (OVA, Clonezilla) this one, by its name there",
+  },
   format: { value: "FORMAT", describe: "Take the image for this format, for example raw, whatever its content" },
   "password-file": {
     completes: "file",
@@ -39,6 +44,7 @@ export async function opening<T>(
     path: image,
     parent: given.parent,
     snapshot: given.snapshot,
+    disk: given.disk,
     format: given.format,
     password: readPassword(given["password-file"]),
     trustPaths: given["trust-paths"],

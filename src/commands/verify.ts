@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { openLayers } from "../chain.js";
 import { exitCodes, unsupported } from "../errors.js";
+import { checkedParts } from "../imaging/checked-parts.js";
 import { type LayerVerdict, type Verdict, verifyLayers } from "../imaging/verify.js";
 import type { Command } from "./command.js";
 import { counted, wholeNumber } from "./numbers.js";
@@ -31,7 +32,7 @@ export const verify: Command<Arguments> = {
     const threads = wholeNumber(given.threads, "--threads", 1, 256) ?? availableParallelism();
     const opened = await opening(given.image, given, (spec) => openLayers(spec));
     try {
-      if (!opened.layers.some((layer) => layer.integrity))
+      if (!checkedParts(opened).some(({ integrity }) => integrity))
         throw unsupported(
           `${given.image}: ${opened.layers[0]!.format} has no checksums, nothing can be verified. Compare it with its source: cmp ${given.image} SOURCE`,
         );
@@ -65,12 +66,18 @@ function layerWords({ file, format, proves, chunks, bytes, damages }: LayerVerdi
 }
 
 function words(image: string, verdict: Verdict, sound: boolean, seconds: number): string {
-  const lines = verdict.layers.map((layer) => layerWords(layer));
+  // What is around a layer may prove all that is in it.
+  const known = verdict.layers.map((layer, number) => {
+    const around = verdict.layers[number - 1];
+    return layer.proves ? true : around?.wraps && around.proves === "content";
+  });
+  const lines = verdict.layers.flatMap((layer, number) => (layer.proves || !known[number] ? [layerWords(layer)] : []));
   lines.push(...verdict.layers.flatMap((layer) => layer.notes.map((note) => `  ${note}`)));
-  for (const damage of verdict.layers.flatMap((layer) => layer.damages))
-    lines.push(`  disk bytes ${damage.position} to ${damage.position + damage.length - 1}: ${damage.message}`);
+  for (const { wraps, damages } of verdict.layers)
+    for (const { position, length, message } of damages)
+      lines.push(`  ${wraps ? "unpacked" : "disk"} bytes ${position} to ${position + length - 1}: ${message}`);
   if (verdict.contentRoot === false) lines.push(`  the digests do not give the content root that ${image} tells.`);
-  const content = verdict.layers.every((layer) => layer.proves === "content");
+  const content = verdict.layers.every(({ proves }, number) => known[number] && proves !== "tables");
   const word = !sound ? "damaged" : content ? "sound" : "sound, as far as it can be told without checksums";
   lines.push(`${word} (${seconds.toFixed(1)} s)`);
   return lines.join("\n");

@@ -3,6 +3,8 @@ import { execFileSync } from "node:child_process";
 import { linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
+import { readExactly } from "../bytes/byte-source.js";
+import { updateCrc32c } from "../bytes/crc32c.js";
 import { exfat } from "./exfat/exfat.js";
 import { ExfatWriter, withChecksum } from "./exfat/writer-test-tools.js";
 import { ext } from "./ext/ext.js";
@@ -11,6 +13,7 @@ import type { ChangedBytes, Sample } from "./hostile-test-tools.js";
 import { hasTools, noise, run, scratchFolder, sparseFile } from "./image-test-tools.js";
 import { iso9660 } from "./iso9660/iso9660.js";
 import { ntfs } from "./ntfs/ntfs.js";
+import { openSharedImage, sharedImages, sharedVolume } from "./shared-test-images.js";
 import { squashfs } from "./squashfs/squashfs.js";
 import { udf } from "./udf/udf.js";
 import { type Item, type Kind, sealTag, UdfWriter } from "./udf/udf-test-tools.js";
@@ -85,7 +88,35 @@ function extSamples(t: ExecutionContext): Sample[] {
     ["ext4 with a journal with checksums to replay", ["-t", "ext4", "-O", "^metadata_csum", "-b", "1024"], "jo -c"],
   ] as const)
     samples.push({ name, format: ext, bytes: withJournal(made(name, options, 10 * MiB), folder, journal) });
+  for (const image of sharedImages(t, ({ file }) => file.endsWith("/j_recover_fast_commit.img.zst"))) {
+    const source = openSharedImage(t, image);
+    const bytes = readExactly(source, 0, source.size, "the volume");
+    samples.push({ name: "ext4 with fast commits to replay", format: ext, bytes, mend: mendFastCommit(bytes) });
+  }
   return samples;
+}
+
+/** The checksum of the notes of a fast commit, which begin with a head (tag 9, 8 bytes) at the start of a block. */
+function mendFastCommit(sound: Buffer): (bytes: ChangedBytes) => void {
+  let head = 0;
+  while (sound.readUInt32LE(head) !== 0x00080009) head += 1024;
+  return (bytes) => {
+    let sum = 0;
+    for (let at = head; at < head + 8 * 1024; ) {
+      const [tag, length] = [bytes.bytesAt(at, 4).readUInt16LE(0), bytes.bytesAt(at, 4).readUInt16LE(2)];
+      if (tag === 8) {
+        sum = updateCrc32c(sum, bytes.bytesAt(at, 8));
+        const stored = Buffer.alloc(4);
+        stored.writeUInt32LE(sum);
+        bytes.write(at + 8, stored);
+        return;
+      }
+      sum = updateCrc32c(sum, bytes.bytesAt(at, 4 + length));
+      at += 4 + length;
+      // What fills a block up ends a byte before its end.
+      if (tag === 7) at = Math.ceil(at / 1024) * 1024;
+    }
+  };
 }
 
 /** Moves the first blocks of the inode table to the journal: without its replay there is hardly a file. */
@@ -179,12 +210,16 @@ function mendExfat(sound: Buffer): (bytes: ChangedBytes) => void {
 }
 
 function ntfsSamples(t: ExecutionContext): Sample[] {
-  if (!hasTools(t, "ntfs-3g wimtools", "mkntfs", "ntfscp", "wimlib-imagex")) return [];
+  const windows = sharedImages(t, ({ file }) => file === "dfvfs/ntfs-fixed.vhd.zst").map((image): Sample => {
+    const source = sharedVolume(image, openSharedImage(t, image), "p1");
+    return { name: "ntfs by Windows", format: ntfs, bytes: readExactly(source, 0, source.size, "the volume") };
+  });
+  if (!hasTools(t, "ntfs-3g wimtools", "mkntfs", "ntfscp", "wimlib-imagex")) return windows;
   const folder = scratchFolder(t);
   const top = folderOf(t);
   const wim = join(folder, "tree.wim");
   run("wimlib-imagex", ["capture", top, wim, "--compress=none", "--unix-data"]);
-  return (
+  const made = (
     [
       ["ntfs in clusters of 512 bytes", ["-c", "512"]],
       ["ntfs in clusters of 4 KiB", []],
@@ -198,6 +233,7 @@ function ntfsSamples(t: ExecutionContext): Sample[] {
       run("ntfscp", ["-f", "-N", `stream ${index} of many`, path, join(top, "a/size 150"), "holes"]);
     return { name, format: ntfs, bytes: readFileSync(path) };
   });
+  return [...windows, ...made];
 }
 
 function isoSamples(t: ExecutionContext): Sample[] {

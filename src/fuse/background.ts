@@ -7,6 +7,7 @@ import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, ImageError, system } from "../errors.js";
+import { setsid } from "../libc.js";
 import { keepDescriptorsFromChildren } from "./descriptors.js";
 import { mountAt, ourType } from "./mounts.js";
 import { newName, remove, runtimeFolder } from "./registry.js";
@@ -40,8 +41,9 @@ export async function startInBackground(given: Omit<MountRequest, "log">, logPat
   }
   keepDescriptorsFromChildren();
   const child = spawn(process.execPath, [fileURLToPath(import.meta.url), given.image.path, given.mountpoint], {
-    // A session of its own: it outlives the terminal, and Ctrl-C at the command does not reach it half-way.
-    detached: true,
+    // It leaves the command's process group when it has mounted, and not before: where systemd or autofs mounts on demand,
+    // the kernel lets none but the group that it asked touch the mount point.
+    detached: false,
     stdio: ["ignore", fd, fd, "ipc"],
     cwd: "/",
     serialization: "advanced",
@@ -125,7 +127,12 @@ async function main(): Promise<void> {
   );
   process.title = `spindle mount ${request.image.path} ${request.mountpoint}`;
   try {
-    await serveRequest(request, log, (mounted) => void report({ mounted }), aborting.signal);
+    const ready = (mounted: Mounted) => {
+      // A session of its own: it outlives the terminal.
+      setsid();
+      void report({ mounted });
+    };
+    await serveRequest(request, log, ready, aborting.signal);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     if (reported) log(error.message);

@@ -52,7 +52,11 @@ export interface Server {
   readonly finished: Promise<void>;
   /** Unmounts lazily: new opens stop at once, open files are served until they are closed. Never throws; idempotent. */
   unmount(): void;
-  /** Requests answered, chunks unpacked and the like since the start; plain JSON data. */
+  /**
+   * What it did since its start, by names that all drivers share: `requests` answered, `reads` among them, `bytesRead`,
+   * `errors` (requests answered with an input/output error); of the chunk cache `hits`, `waits` (for a chunk that
+   * another thread was unpacking) and `unpacked` chunks. A driver may tell more.
+   */
   counters(): Record<string, number>;
 }
 

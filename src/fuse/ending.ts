@@ -1,10 +1,10 @@
 /** The end of a mount, asked for from outside: by `spindle unmount`. */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { busy, ImageError, missing, usage } from "../errors.js";
+import { busy, ImageError } from "../errors.js";
 import { describeHolders, findHolders } from "./holders.js";
-import { listMounts, type Mount, mountAt, ourType, resolveMountpoint } from "./mounts.js";
-import { findRegistration, isRunning, remove, startTimeOf } from "./registry.js";
+import { listMounts, type Mount, ourMountAt, resolveMountpoint } from "./mounts.js";
+import { findRegistration, isRunning, startTimeOf, unregister } from "./registry.js";
 import { unmountAt } from "./unmounting.js";
 
 export interface Ended {
@@ -33,17 +33,12 @@ const statPatience = 3000;
  */
 export async function end(path: string, lazily: boolean): Promise<Ended> {
   const mountpoint = resolveMountpoint(path);
-  const mount = mountAt(mountpoint);
-  if (!mount) throw missing(`${mountpoint}: nothing is mounted there.`);
-  if (mount.type !== ourType)
-    throw usage(
-      `${mountpoint}: what is mounted there is ${mount.type} of ${mount.source}, not Spindle's. Use umount ${mountpoint}`,
-    );
+  const mount = ourMountAt(mountpoint);
   const server = findServer(mount);
   if (server === "dead" || (server === undefined && (await isStale(mountpoint)))) {
     await unmountAt(mountpoint, true);
     const found = findRegistration(mount);
-    if (found && !found.alive) remove(found.path);
+    if (found && !found.alive) unregister(found.path);
     return { mountpoint, state: "cleaned" };
   }
   const { pid } = server ?? {};

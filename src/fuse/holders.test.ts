@@ -30,6 +30,7 @@ test("a process that has a file open, stands in a folder and is named by what it
   t.is(holder?.command, "sleep");
   t.true(holder?.holds.includes(`open file ${folder}/file`));
   t.true(holder?.holds.includes(`working folder ${folder}`));
+  t.false(processes.some(({ pid }) => pid === process.pid));
   return undefined;
 });
 

@@ -32,20 +32,27 @@ export interface Holders {
   readonly hidden: number;
 }
 
-/** What holds `mount` now. */
+/**
+ * What holds `mount` now. The process that asks is named only when nobody else is: what it has open it was started with,
+ * and whoever started it has that as well.
+ */
 export function findHolders(mount: Mount): Holders {
   const processes: ProcessHolder[] = [];
+  let asking: ProcessHolder | undefined;
   let hidden = 0;
   for (const name of entries("/proc")) {
     if (!/^[0-9]+$/.test(name)) continue;
     const holds = heldBy(`/proc/${name}`, mount);
     if (holds === "hidden") hidden++;
-    else if (holds.length > 0)
-      processes.push({ pid: Number(name), command: text(`/proc/${name}/comm`)?.trimEnd() ?? "?", holds });
+    else if (holds.length > 0) {
+      const holder = { pid: Number(name), command: text(`/proc/${name}/comm`)?.trimEnd() ?? "?", holds };
+      if (holder.pid === process.pid) asking = { ...holder, command: "this command itself" };
+      else processes.push(holder);
+    }
   }
   const mounts = listMounts();
   return {
-    processes,
+    processes: processes.length === 0 && asking ? [asking] : processes,
     loops: loopsOn(mount, mounts),
     mounts: mounts.filter(({ parent, id }) => parent === mount.id && id !== mount.id).map((each) => each.mountpoint),
     hidden,

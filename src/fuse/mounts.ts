@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { system } from "../errors.js";
+import { missing, system, usage } from "../errors.js";
 
 export interface Mount {
   /** Of this mount; may be used again after it is gone. */
@@ -116,6 +116,20 @@ export function mountAt(path: string, mounts: readonly Mount[] = listMounts()): 
     }
   }
   return current.mountpoint === path ? current : undefined;
+}
+
+/**
+ * Our mount at `mountpoint`, as resolveMountpoint gives it.
+ * @throws ImageError `missing` when nothing is mounted there, `usage` when it is no mount of ours
+ */
+export function ourMountAt(mountpoint: string): Mount {
+  const mount = mountAt(mountpoint);
+  if (!mount) throw missing(`${mountpoint}: nothing is mounted there.`);
+  if (mount.type !== ourType)
+    throw usage(
+      `${mountpoint}: what is mounted there is ${mount.type} of ${mount.source}, not Spindle's. Use umount ${mountpoint}`,
+    );
+  return mount;
 }
 
 /** `/`, `/a`, `/a/b` of `/a/b`. */

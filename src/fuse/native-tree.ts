@@ -31,7 +31,8 @@ export class NativeTree {
   private readonly handles = new Map<number, FileId>();
   private lastHandle = 0;
   private requests = 0;
-  private bytes = 0;
+  private reads = 0;
+  private bytesRead = 0;
   private errors = 0;
 
   constructor(
@@ -97,7 +98,8 @@ export class NativeTree {
       read: (at: number, part: Uint8Array) => this.tree.read(file, at, part),
     };
     const count = readFully(source, position, target);
-    this.bytes += count;
+    this.reads++;
+    this.bytesRead += count;
     return count;
   }
 
@@ -159,7 +161,7 @@ export class NativeTree {
   }
 
   counters(): Record<string, number> {
-    return { requests: this.requests, bytes: this.bytes, errors: this.errors };
+    return { requests: this.requests, reads: this.reads, bytesRead: this.bytesRead, errors: this.errors };
   }
 
   private find(path: string): FileId {

@@ -10,22 +10,16 @@
  * written through another file. So nothing can be mapped to be written to (mmap with MAP_SHARED), each read asks the server,
  * and there is no fallocate, so that holes can't be punched; a discard of a loop device is refused.
  */
-import {
-  accessSync,
-  constants as constantsOfFiles,
-  lstatSync,
-  readdirSync,
-  readlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
 import { LocalChunkCache } from "../bytes/local-cache.js";
-import { ImageError, missing, system } from "../errors.js";
+import { missing } from "../errors.js";
 import type { Attributes, FileKind } from "../filesystems/filesystem.js";
 import { settings } from "../settings.js";
 import type { Driver, MountPlan, Server, TreeBuilder } from "./driver.js";
 import { listMounts, type Mount, mountAt, ourType } from "./mounts.js";
+import { failureInWords } from "./native-failure.js";
 import { NativeTree } from "./native-tree.js";
 import { unmountAt } from "./unmounting.js";
 
@@ -53,8 +47,9 @@ export const native: Driver = {
   async mount(plan: MountPlan): Promise<Server> {
     const Fuse = load();
     const build = ((await import(plan.tree.module)) as Record<string, TreeBuilder>)[plan.tree.exported]!;
-    const tree = new NativeTree(build(plan.tree.data, new LocalChunkCache(plan.cacheBytes), 0), plan.log);
-    const before = listMounts();
+    const cache = new LocalChunkCache(plan.cacheBytes);
+    const tree = new NativeTree(build(plan.tree.data, cache, 0), plan.log);
+    const before = mountAt(plan.mountpoint);
     const descriptors = fuseDescriptors();
     const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations(plan.writable), {
       timeout: false,
@@ -64,12 +59,13 @@ export const native: Driver = {
     } catch (error) {
       await takeAway(plan.mountpoint, before);
       await new Promise<void>((done) => session._close(() => done()));
-      throw failureInWords(plan.mountpoint, error);
+      throw failureInWords(plan, error);
     }
     const mount = mountAt(plan.mountpoint);
     if (mount) raiseReadahead(mount);
     const descriptor = fuseDescriptors().find((fd) => !descriptors.includes(fd));
-    return serving(plan, session, tree, mount, descriptor);
+    const counters = () => ({ ...tree.counters(), ...cache.counters });
+    return serving(plan, session, counters, mount, descriptor);
   },
 };
 
@@ -258,51 +254,6 @@ function opened(session: FuseSession): Promise<void> {
   });
 }
 
-function failureInWords(mountpoint: string, error: unknown): ImageError {
-  if (error instanceof ImageError) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  if (message === "Mountpoint in use")
-    return system(
-      `mounting at ${mountpoint} with fuse-native`,
-      new Error("something is mounted there already, on which this driver can't mount; use another folder"),
-    );
-  if (message === "fuse failed" && process.platform === "linux") {
-    if (!exists("/dev/fuse"))
-      return missing(
-        `mounting at ${mountpoint}: there is no /dev/fuse. Load the fuse module (modprobe fuse); a container needs --device /dev/fuse.`,
-      );
-    try {
-      accessSync("/dev/fuse", constantsOfFiles.R_OK | constantsOfFiles.W_OK);
-    } catch {
-      return system(
-        `mounting at ${mountpoint}`,
-        new Error("this user may not open /dev/fuse; as root: chmod 666 /dev/fuse"),
-      );
-    }
-    if (
-      process.getuid?.() !== 0 &&
-      !(process.env.PATH ?? "").split(":").some((folder) => exists(`${folder}/fusermount`))
-    )
-      return missing(
-        `mounting at ${mountpoint}: libfuse 2 needs the fusermount command for normal users. Install it with: apt install fuse3`,
-      );
-  }
-  // libfuse prints its own words to stderr, which is the log.
-  return system(
-    `mounting at ${mountpoint} with fuse-native`,
-    new Error(message === "fuse failed" ? "libfuse refused" : message),
-  );
-}
-
-function exists(path: string): boolean {
-  try {
-    lstatSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** Descriptors of this process that are connections to the kernel. None where /proc does not tell. */
 function fuseDescriptors(): number[] {
   if (process.platform !== "linux") return [];
@@ -326,17 +277,20 @@ function raiseReadahead({ device }: Mount): void {
   }
 }
 
-/** After a failure: removes what came to `mountpoint` since. */
-async function takeAway(mountpoint: string, before: readonly Mount[]): Promise<void> {
+/**
+ * After a failure: removes what came to `mountpoint` since `before` was there. Only that place is compared: a mount that
+ * ended elsewhere in between has left its numbers to the new one.
+ */
+async function takeAway(mountpoint: string, before: Mount | undefined): Promise<void> {
   const mount = mountAt(mountpoint);
-  if (mount?.type !== ourType || before.some(({ id, device }) => id === mount.id && device === mount.device)) return;
+  if (mount?.type !== ourType || (mount.id === before?.id && mount.device === before.device)) return;
   await unmountAt(mountpoint, true).catch(() => {});
 }
 
 function serving(
   plan: MountPlan,
   session: FuseSession,
-  tree: NativeTree,
+  counters: Server["counters"],
   mount: Mount | undefined,
   descriptor: number | undefined,
 ): Server {
@@ -366,6 +320,6 @@ function serving(
           unmounting = false;
         });
     },
-    counters: () => tree.counters(),
+    counters,
   };
 }

@@ -22,6 +22,8 @@ test("options that speak to mount(8) and systemd only are dropped, and ro is alw
 
 for (const [option, words] of [
   ["rw", /read-only/],
+  ["suid", /nosuid always/],
+  ["dev", /nodev always/],
   ["fd=3", /sets fd itself/],
   ["rootmode=40000", /itself/],
   ["user_id=1", /itself/],

@@ -7,6 +7,9 @@ const forOthers = new Set([
   ...["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"],
 ]);
 
+/** Whether an option of this name says nothing about the mount itself. */
+export const isForOthers = (name: string): boolean => forOthers.has(name) || /^(x-|X-|comment$)/.test(name);
+
 /** True of every mount here without being asked for. */
 const always = new Set(["ro", "auto_unmount", "nonempty"]);
 
@@ -26,7 +29,7 @@ export function parseMountOptions(lists: readonly string[], fsname: string, writ
     const equals = option.indexOf("=");
     const name = equals < 0 ? option : option.slice(0, equals);
     const value = equals < 0 ? undefined : option.slice(equals + 1);
-    if (option === "" || forOthers.has(name) || /^(x-|X-|comment$)/.test(name)) continue;
+    if (option === "" || isForOthers(name)) continue;
     if (/[\u0000-\u001f\u007f]/.test(option))
       throw usage("-o: an option holds a control character, which no mount option can have.");
     if (option === "ro" && writable) throw usage("-o ro and --writable exclude each other. Leave one of them out.");
@@ -35,6 +38,8 @@ export function parseMountOptions(lists: readonly string[], fsname: string, writ
       throw usage(
         "-o rw: Spindle never writes to an image. Leave the option out; --as disk --writable lets you write beside it.",
       );
+    if (option === "suid" || option === "dev")
+      throw usage(`-o ${option}: an image's files are not trusted that far; Spindle mounts with no${option} always.`);
     if (name === "allow_root")
       throw usage("-o allow_root: the kernel knows no such option. Use allow_other, which includes root.");
     if (own.has(name)) throw usage(`-o ${option}: Spindle sets ${name} itself. Leave the option out.`);

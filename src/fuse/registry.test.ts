@@ -75,20 +75,39 @@ linux("a process whose name looks like fields of /proc/PID/stat is read all the 
 linux("a mount's server is found by its device, the living one before a dead one of the same number", (t) => {
   const place = runtimeFolder();
   const device = "999:4242";
-  const paths = [
-    register(place, "test-dead", { ...mine(device), startTime: 2 ** 50 }),
-    register(place, "test-alive", mine(device)),
-  ];
+  // Dead ones under several names: the living one is found whatever the order of the folder.
+  const dead = ["test-0-dead", "test-dead", "test-z-dead"].map((name) =>
+    register(place, name, { ...mine(device), startTime: 2 ** 50 }),
+  );
+  const living = register(place, "test-alive", mine(device));
   t.teardown(() => {
-    for (const path of paths) rmSync(path, { force: true });
+    for (const path of [...dead, living]) rmSync(path, { force: true });
   });
   t.true(findRegistration(mount(device))?.alive);
   t.is(findRegistration(mount(device))?.registration.pid, process.pid);
-  rmSync(paths[1]!);
+  rmSync(living);
   t.false(findRegistration(mount(device))?.alive);
+  // One that was mounted elsewhere is no server of this.
+  t.is(findRegistration({ ...mount(device), mountpoint: "/other" }), undefined);
   t.is(findRegistration(mount("999:4243")), undefined);
   clean(place);
   t.false(readdirSync(place).includes("test-dead.json"));
+});
+
+linux("of several registrations for one device the living one counts, then the newest of the same mount point", (t) => {
+  const place = runtimeFolder();
+  const device = "999:4245";
+  const names = ["test-1", "test-2", "test-3", "test-4"];
+  t.teardown(() => {
+    for (const name of names) rmSync(join(place, `${name}.json`), { force: true });
+  });
+  const dead = { ...mine(device), startTime: 1 };
+  register(place, "test-1", dead);
+  register(place, "test-2", { ...dead, image: "/newer" });
+  register(place, "test-4", { ...dead, mountpoint: "/elsewhere" });
+  t.is(findRegistration(mount(device))?.registration.image, "/newer");
+  register(place, "test-3", { ...mine(device), image: "/living" });
+  t.is(findRegistration(mount(device))?.registration.image, "/living");
 });
 
 linux("files of the registry that are links, too large or no registration are passed over", (t) => {
@@ -107,24 +126,33 @@ linux("files of the registry that are links, too large or no registration are pa
   t.is(findRegistration(mount(device)), undefined);
 });
 
-linux("old logs of mounts that have ended go, empty ones sooner; those of living mounts and new ones stay", (t) => {
-  const place = folder(t);
-  register(place, "alive", { ...mine("999:1"), log: join(place, "live.log") });
-  const hour = 3600;
-  for (const [name, words, age] of [
-    ["live.log", "", 30 * 24 * hour],
-    ["old.log", "words", 8 * 24 * hour],
-    ["empty.log", "", 2 * hour],
-    ["yesterday.log", "words", 24 * hour],
-    ["starting.log", "", 1],
-  ] as const) {
-    writeFileSync(join(place, name), words);
-    const time = Date.now() / 1000 - age;
-    utimesSync(join(place, name), time, time);
-  }
-  clean(place);
-  t.deepEqual(readdirSync(place).sort(), ["alive.json", "live.log", "starting.log", "yesterday.log"]);
-});
+linux(
+  "sockets and old logs of mounts that have ended go, empty ones sooner; those of living mounts and new ones stay",
+  (t) => {
+    const place = folder(t);
+    register(place, "alive", { ...mine("999:1"), log: join(place, "live.log") });
+    for (const name of ["killed", "talkative"])
+      register(place, name, { ...mine("999:2"), startTime: 2 ** 50, log: join(place, `${name}.log`) });
+    for (const name of ["alive", "killed", "lost"]) writeFileSync(join(place, `${name}.sock`), "");
+    const hour = 3600;
+    for (const [name, words, age] of [
+      ["live.log", "", 30 * 24 * hour],
+      ["old.log", "words", 8 * 24 * hour],
+      ["empty.log", "", 2 * hour],
+      ["yesterday.log", "words", 24 * hour],
+      ["starting.log", "", 1],
+      ["killed.log", "", 1],
+      ["talkative.log", "words", 1],
+    ] as const) {
+      writeFileSync(join(place, name), words);
+      const time = Date.now() / 1000 - age;
+      utimesSync(join(place, name), time, time);
+    }
+    clean(place);
+    const left = ["alive.json", "alive.sock", "live.log", "starting.log", "talkative.log", "yesterday.log"];
+    t.deepEqual(readdirSync(place).sort(), left);
+  },
+);
 
 linux("a runtime folder that others may write to is not trusted", (t) => {
   if (user === 0) {

@@ -19,7 +19,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { ImageError, system } from "../errors.js";
-import type { Mount } from "./mounts.js";
+import { listMounts, type Mount, ourType } from "./mounts.js";
 
 export interface Registration {
   readonly pid: number;
@@ -31,6 +31,8 @@ export interface Registration {
   readonly image: string;
   readonly driver: string;
   readonly view: string;
+  /** Since when it is mounted, ISO 8601; older versions of Spindle don't tell. */
+  readonly since?: string;
   /** Where the log goes; undefined for a server in the foreground, whose log is its stderr. */
   readonly log?: string;
 }
@@ -96,6 +98,15 @@ export function register(folder: string, name: string, registration: Registratio
   return path;
 }
 
+/** The socket that belongs to the registration at `path` (figures.ts). */
+export const socketOf = (path: string): string => path.replace(/\.json$/, ".sock");
+
+/** Removes the registration at `path`, and its socket. */
+export function unregister(path: string): void {
+  remove(socketOf(path));
+  remove(path);
+}
+
 /** Removes a file of the registry; that it is gone already is as good. */
 export function remove(path: string): void {
   try {
@@ -109,16 +120,61 @@ export function remove(path: string): void {
 export interface Found {
   readonly path: string;
   readonly registration: Registration;
+  /** The number of the user who wrote it. */
+  readonly owner: number;
   /** Whether the process that wrote it lives. */
   readonly alive: boolean;
 }
 
-/** Who serves `mount`, as this user or, for root, the mount's owner registered it. */
+/**
+ * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended may have left its
+ * number to this one, and a dead server its registration: so the living are asked first, and a dead one counts only where
+ * it was mounted.
+ */
 export function findRegistration(mount: Mount): Found | undefined {
-  const owner = Number(mount.superOptions.find((option) => option.startsWith("user_id="))?.slice(8) ?? userId());
-  for (const folder of foldersOf(owner))
-    for (const found of registrations(folder, owner)) if (found.registration.device === mount.device) return found;
-  return undefined;
+  const owner = ownerOf(mount);
+  const found = foldersOf(owner)
+    .flatMap((folder) => registrations(folder, owner))
+    .filter(({ registration }) => registration.device === mount.device);
+  // A device's number is given again when its mount is gone: what a dead server left may be of an older mount.
+  return (
+    found.find(({ alive }) => alive) ??
+    found
+      .filter(({ registration }) => registration.mountpoint === mount.mountpoint)
+      .sort((a, b) => (a.path < b.path ? 1 : -1))[0]
+  );
+}
+
+/** The number of the user who made `mount`. */
+export const ownerOf = ({ superOptions }: Mount): number =>
+  Number(superOptions.find((option) => option.startsWith("user_id="))?.slice(8) ?? userId());
+
+/** Every registration of this user; for root everybody's. */
+export function allRegistrations(): Found[] {
+  const owners = userId() === 0 ? usersWithFolders() : [userId()];
+  return owners.flatMap((owner) => foldersOf(owner).flatMap((folder) => registrations(folder, owner)));
+}
+
+/** The numbers of all who may have a runtime folder. */
+function usersWithFolders(): number[] {
+  const numbers = new Set([0]);
+  for (const [folder, form] of [
+    ["/run/user", /^([0-9]+)$/],
+    ["/tmp", /^spindle-([0-9]+)$/],
+  ] as const)
+    for (const name of namesIn(folder)) {
+      const digits = form.exec(name)?.[1];
+      if (digits !== undefined) numbers.add(Number(digits));
+    }
+  return [...numbers];
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // there is none, or it is not ours to see
+  }
 }
 
 function foldersOf(owner: number): string[] {
@@ -144,7 +200,7 @@ function registrations(folder: string, owner: number): Found[] {
     .map((name) => {
       const path = join(folder, name);
       const registration = readRegistration(path, owner);
-      return registration && { path, registration, alive: isAlive(registration, owner) };
+      return registration && { path, registration, owner, alive: isAlive(registration, owner) };
     })
     .filter((found) => found !== undefined);
 }
@@ -158,10 +214,12 @@ function readRegistration(path: string, owner: number): Registration | undefined
     if (!stat.isFile() || stat.uid !== owner || stat.size > largestRegistration) return undefined;
     const bytes = Buffer.alloc(stat.size);
     const text = bytes.toString("utf8", 0, readSync(fd, bytes, 0, stat.size, 0));
-    const { pid, startTime, mountpoint, device, image, driver, view, log } = JSON.parse(text) as Registration;
+    const { pid, startTime, mountpoint, device, image, driver, view, since, log } = JSON.parse(text) as Registration;
     if (!Number.isSafeInteger(pid) || pid <= 0 || !Number.isSafeInteger(startTime)) return undefined;
     if (![mountpoint, device, image, driver, view].every((value) => typeof value === "string")) return undefined;
-    return { pid, startTime, mountpoint, device, image, driver, view, log };
+    // Of other versions; a time or a path that is none is as good as none.
+    const known = (value: unknown) => (typeof value === "string" ? value : undefined);
+    return { pid, startTime, mountpoint, device, image, driver, view, since: known(since), log: known(log) };
   } catch {
     return undefined; // half a file, or gone in between
   } finally {
@@ -209,24 +267,36 @@ function processStat(pid: number): { state: string; startTime: number } | undefi
 export const startTimeOf = (pid: number): number => processStat(pid)?.startTime ?? 0;
 
 /**
- * Removes what dead servers left in this user's folder: their registrations at once, a log in which something stands after
- * a week. An empty log may be of a server that is just starting.
+ * Removes what dead servers left in this user's folder, unless the mount is still there, dead, and one may want to know of
+ * what: their registrations, sockets and empty logs at once, a log in which something stands after a week. An empty log that
+ * no registration names may be of a server that is just starting.
  */
 export function clean(folder: string): void {
   const live = new Set<string | undefined>();
+  const dead = new Set<string | undefined>();
+  const mounts = listMounts();
   for (const { path, alive, registration } of registrations(folder, userId())) {
-    if (alive) live.add(registration.log);
-    else remove(path);
+    if (alive || isMounted(registration, mounts)) live.add(registration.log).add(socketOf(path));
+    else {
+      dead.add(registration.log);
+      unregister(path);
+    }
   }
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
-    if (!/\.(log|partial)$/.test(name) || live.has(path)) continue;
+    if (live.has(path)) continue;
+    // A server registers itself before it makes its socket.
+    if (name.endsWith(".sock")) remove(path);
+    if (!/\.(log|partial)$/.test(name)) continue;
     try {
       const { size, mtimeMs } = lstatSync(path);
-      const hours = size === 0 ? hoursOfEmptyLog : hoursOfLog;
+      const hours = size > 0 ? hoursOfLog : dead.has(path) ? 0 : hoursOfEmptyLog;
       if (Date.now() - mtimeMs > hours * 3_600_000) unlinkSync(path);
     } catch {
       // gone in between
     }
   }
 }
+
+const isMounted = ({ device, mountpoint }: Registration, mounts: readonly Mount[]): boolean =>
+  mounts.some((mount) => mount.type === ourType && mount.device === device && mount.mountpoint === mountpoint);

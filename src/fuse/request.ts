@@ -97,7 +97,7 @@ export async function serveRequest(
   const { overlay } = opened;
   const flushing = overlay && flushNowAndThen(overlay.disk, log);
   try {
-    for (const { name } of opened.layers) checkImagePath(name, request.mountpoint);
+    for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
       plan: {
         mountpoint: request.mountpoint,

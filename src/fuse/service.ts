@@ -4,8 +4,9 @@
  */
 import { ImageError, system } from "../errors.js";
 import type { Driver, MountPlan } from "./driver.js";
+import { type Teller, tellFigures } from "./figures.js";
 import { type Mount, mountAt, ourType } from "./mounts.js";
-import { clean, newName, register, remove, runtimeFolder, startTimeOf } from "./registry.js";
+import { clean, newName, register, runtimeFolder, socketOf, startTimeOf, unregister } from "./registry.js";
 import { startWatchdog } from "./watchdog.js";
 
 /** What is told of a mount that answers. */
@@ -48,6 +49,7 @@ export async function serve(service: Service): Promise<void> {
   const stop = onStop(service.abort);
   const watchdog = startWatchdog(plan.mountpoint, mountAt(plan.mountpoint));
   let registration: string | undefined;
+  let teller: Teller | undefined;
   try {
     const server = await mountOr(() => watchdog?.dismiss(), driver, plan);
     const mount = ownMount(plan.mountpoint);
@@ -62,7 +64,13 @@ export async function serve(service: Service): Promise<void> {
         image: service.image,
         driver: driver.name,
         view: service.view,
+        since: new Date().toISOString(),
         log: service.log,
+      });
+      teller = await tellFigures(socketOf(registration), () => server.counters()).catch((error: unknown) => {
+        // A mount without figures is better than none.
+        plan.log(error instanceof Error ? error.message : String(error));
+        return undefined;
       });
     }
     let ended = false;
@@ -84,7 +92,8 @@ export async function serve(service: Service): Promise<void> {
     watchdog?.dismiss();
   } finally {
     stop.release();
-    if (registration) remove(registration);
+    teller?.close();
+    if (registration) unregister(registration);
   }
 }
 

@@ -14,6 +14,7 @@ import { ImageError } from "../errors.js";
 import { LayeredDisk } from "../layers/disk.js";
 import type { Layer } from "../layers/layer.js";
 import { images } from "./index.js";
+import { partcloneImage, sealPartclone } from "./partclone/writer-test-tools.js";
 import { haveQemu, qemuImg, qemuIo, shuffledWrites } from "./qemu-test-tools.js";
 import { surroundings } from "./shared-test-images.js";
 import { makeVhd } from "./vhd/vhd-test-tools.js";
@@ -131,6 +132,16 @@ function subjects(): Subject[] {
         [bytes.length - 512, 512],
       ],
     }));
+    const used = Array.from({ length: 600 }, (_, block) => block % 7 < 3);
+    const partclone: Subject[] = ([1, 2] as const).map((version) => ({
+      format: "partclone",
+      bytes: partcloneImage({ version, used, blockSize: 512, disk: Buffer.alloc(600 * 512, 5) }),
+      places: [
+        [30, 80],
+        [version === 1 ? 4160 : 110, version === 1 ? 608 : 79],
+      ],
+      ...(version === 2 && { seal: sealPartclone }),
+    }));
     return [
       qcow2("cluster_size=4k"),
       qcow2("compat=0.10,cluster_size=512"),
@@ -186,6 +197,7 @@ function subjects(): Subject[] {
       },
       ...vhd,
       ...vhdx,
+      ...partclone,
     ];
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -1,12 +1,15 @@
-import type { Format } from "../format.js";
-import type { Layer } from "../layers/layer.js";
 import { aff } from "./aff/index.js";
 import { bochs } from "./bochs.js";
+import { clonezilla } from "./clonezilla/index.js";
 import { cloop } from "./cloop.js";
+import { bin, cue } from "./cue/index.js";
 import { dmg } from "./dmg/index.js";
 import { ewf } from "./ewf/index.js";
+import type { ImageFormat } from "./image-format.js";
+import { ova } from "./ova/index.js";
 import { overlay } from "./overlay/index.js";
 import { parallels } from "./parallels/index.js";
+import { partclone } from "./partclone/index.js";
 import { qcow } from "./qcow.js";
 import { qcow2 } from "./qcow2/reader.js";
 import { qed } from "./qed.js";
@@ -26,7 +29,7 @@ import { vmdk } from "./vmdk/index.js";
  * are told by their first, but for compressed files: an Apple disk image may begin as one. Then come containers that are
  * known and not read, which are refused by name; raw comes last, since any bytes can be a raw disk.
  */
-export const images: readonly Format<Layer>[] = [
+export const images: readonly ImageFormat[] = [
   spin,
   overlay,
   parallels,
@@ -42,6 +45,11 @@ export const images: readonly Format<Layer>[] = [
   cloop,
   sparseimage,
   sparsebundle,
+  partclone,
+  cue,
+  bin,
+  ova,
+  clonezilla,
   vhd,
   dmg,
   unread,

@@ -15,9 +15,10 @@ import { LocalChunkCache } from "../bytes/local-cache.js";
 import { MemorySource } from "../bytes/memory.js";
 import { type OpenedLayers, openLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
-import type { Format, Surroundings } from "../format.js";
+import type { Format } from "../format.js";
 import type { Disk } from "../layers/disk.js";
 import type { Layer } from "../layers/layer.js";
+import type { ImageFormat, ImageSurroundings } from "./image-format.js";
 import { images } from "./index.js";
 
 const repository = (() => {
@@ -29,8 +30,8 @@ const repository = (() => {
 const sharedFolder = join(repository, "..", "shared", "images");
 
 /** Puts formats in front of the table of images, so that chain.ts finds them, where they aren't in it already. */
-export function register(...formats: Format<Layer>[]): void {
-  const table = images as Format<Layer>[];
+export function register(...formats: ImageFormat[]): void {
+  const table = images as ImageFormat[];
   for (const format of formats) if (!table.includes(format)) table.unshift(format);
 }
 
@@ -223,16 +224,19 @@ function answer({ layers }: OpenedLayers, position: number): { kind: string; dep
 }
 
 /** The surroundings of an image in memory: its companions by name, and a small cache. */
-export function surroundings(path = "/images/test", companions: Record<string, ByteSource> = {}): Surroundings {
-  return {
+export function surroundings(path = "/images/test", companions: Record<string, ByteSource> = {}): ImageSurroundings {
+  const around: ImageSurroundings = {
     path,
     cache: new LocalChunkCache(4 << 20),
+    beside: () => [basename(path), ...Object.keys(companions)],
+    imageIn: (source) => images.find((one) => one.recognises(source))!.open(source, around),
     companion(name) {
       const found = companions[name];
       if (!found) throw new ImageError("missing", `${path}: needs ${name}, which is not there.`);
       return found;
     },
   };
+  return around;
 }
 
 /**

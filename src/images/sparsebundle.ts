@@ -1,8 +1,9 @@
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
-import type { Format, Surroundings } from "../format.js";
+import type { Surroundings } from "../format.js";
 import type { Layer, Run } from "../layers/layer.js";
 import { largestDisk } from "./fields.js";
+import type { ImageFormat } from "./image-format.js";
 import { isDictionary, readPlist } from "./plist.js";
 
 /*
@@ -14,9 +15,10 @@ import { isDictionary, readPlist } from "./plist.js";
  *
  * The image is the folder; the file that is opened is its Info.plist (chain.ts).
  */
-export const sparsebundle: Format<Layer> = {
+export const sparsebundle: ImageFormat = {
   name: "sparsebundle",
   isFolder: true,
+  fileOf: (names) => (names.has("Info.plist") && names.has("bands") ? "Info.plist" : undefined),
   recognises(source) {
     if (source.size > longestList) return false;
     const start = Buffer.alloc(Math.min(source.size, 2048));

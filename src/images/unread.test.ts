@@ -20,7 +20,6 @@ for (const [name, command, words] of [
     'python3 -c \'import bz2; open("disk.bz2","wb").write(bz2.compress(open("disk","rb").read()))\'',
     "bzip2",
   ],
-  ["disk.tar", "tar cf disk.tar disk", "tar archive"],
   ["disk.zip", "python3 -m zipfile -c disk.zip disk", "zip archive"],
 ] as const)
   test(`a packed disk isn't served as if its packed bytes were the disk: ${name}`, (t) => {

@@ -41,14 +41,16 @@ const signatures: readonly Signature[] = [
   row(0, "LEF2\x0d\x0a\x81\x00", "an EWF2 image of files, not of a disk (Lx01)", "Show it with ewfmount."),
   row(0, "DVF\x09\x0d\x0a\xff\x00", "an EWF delta: changes made to a disk's shadow", "Export it with ewfexport."),
   row(0, "ADCRYPT\x00", "encrypted by AccessData (AD encryption)", "Decrypt it first with FTK Imager."),
-  row(0, "partclone-image\x00", "a partclone image", "Restore it first with partclone.restore."),
   row(0, "encrcdsa", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
   row(-8, "cdsaencr", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
-  row(257, "ustar", "a tar archive (an OVA is one)", "Take the disk out of it with tar -x."),
   row(0, "PK\x03\x04", "a zip archive", unpack("unzip")),
   row(0, "\x1f\x8b\x08", "compressed with gzip", unpack("gzip -d")),
   row(0, "\xfd7zXZ\x00", "compressed with xz", unpack("xz -d")),
   row(0, "\x28\xb5\x2f\xfd", "compressed with zstd", unpack("zstd -d")),
+  row(0, "\x04\x22\x4d\x18", "compressed with lz4", unpack("lz4 -d")),
+  row(0, "\x89LZO\x00\r\n\x1a\n", "compressed with lzop", unpack("lzop -d")),
+  row(0, "LZIP\x01", "compressed with lzip", unpack("lzip -d")),
+  row(0, "LRZI\x00", "compressed with lrzip", unpack("lrzip -d")),
   row(4, "1AY&SY", "compressed with bzip2", unpack("bzip2 -d")),
 ];
 

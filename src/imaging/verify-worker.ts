@@ -1,21 +1,22 @@
-/** Checks some pieces of one layer: see verify.ts. */
+/** Checks some pieces of one layer or wrapping: see verify.ts. */
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { type LayersData, reopenLayers } from "../chain.js";
 import type { PieceReport } from "../layers/layer.js";
+import { checkedParts } from "./checked-parts.js";
 import { serveJobs } from "./pool.js";
 
 export interface VerifyJob {
-  /** The layer's place in the chain, 0 for the newest. */
-  readonly layer: number;
+  /** Its place in `checkedParts`. */
+  readonly part: number;
   readonly from: number;
   /** Behind the last piece. */
   readonly to: number;
 }
 
 serveJobs<LayersData, VerifyJob, PieceReport>((data) => {
-  const { layers } = reopenLayers(data, new LocalChunkCache(0));
-  return ({ layer, from, to }) => {
-    const integrity = layers[layer]!.integrity!;
+  const parts = checkedParts(reopenLayers(data, new LocalChunkCache(0)));
+  return ({ part, from, to }) => {
+    const integrity = parts[part]!.integrity!;
     let chunks = 0;
     let bytes = 0;
     const damages = [];

@@ -4,6 +4,7 @@ import type { OpenedLayers } from "../chain.js";
 import { ChainDigests } from "../images/spin/chain-digests.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import type { Damage, PieceReport } from "../layers/layer.js";
+import { checkedParts } from "./checked-parts.js";
 import { WorkerPool } from "./pool.js";
 import type { VerifyJob } from "./verify-worker.js";
 
@@ -12,6 +13,8 @@ export interface LayerVerdict {
   readonly format: string;
   /** Whether anything of this format can be checked. */
   readonly checked: boolean;
+  /** Whether this is what a layer is wrapped in: damages are then ranges of the image within. */
+  readonly wraps: boolean;
   /** What a layer without damages is known to be: see Integrity.proves. */
   readonly proves: "content" | "tables" | undefined;
   /** What was left out or still has to be told. */
@@ -42,17 +45,18 @@ export async function verifyLayers(
     threads,
   );
   try {
-    const total = opened.layers.reduce((sum, layer) => sum + (layer.integrity?.pieces ?? 0), 0);
+    const parts = checkedParts(opened);
+    const total = parts.reduce((sum, part) => sum + (part.integrity?.pieces ?? 0), 0);
     let done = 0;
     const layers: LayerVerdict[] = [];
-    for (const [number, layer] of opened.layers.entries()) {
-      const pieces = layer.integrity?.pieces ?? 0;
+    for (const [number, part] of parts.entries()) {
+      const pieces = part.integrity?.pieces ?? 0;
       // A job is many pieces of a huge disk, since most of them may be empty, and one of a small disk.
       const length = Math.max(1, Math.min(256, Math.floor(pieces / (threads * 64))), Math.ceil(pieces / mostJobs));
       const jobs: Promise<PieceReport>[] = [];
       for (let from = 0; from < pieces; from += length) {
         const to = Math.min(from + length, pieces);
-        const job = pool.run({ layer: number, from, to });
+        const job = pool.run({ part: number, from, to });
         jobs.push(job);
         job.then(
           () => {
@@ -64,11 +68,12 @@ export async function verifyLayers(
       }
       const reports = await Promise.all(jobs);
       layers.push({
-        file: layer.name,
-        format: layer.format,
-        checked: layer.integrity !== undefined,
-        proves: layer.integrity && (layer.integrity.proves ?? "content"),
-        notes: [...(layer.integrity?.notes ?? []), ...new Set(reports.flatMap((report) => report.notes ?? []))],
+        file: part.name,
+        format: part.format,
+        checked: part.integrity !== undefined,
+        wraps: part.wraps,
+        proves: part.integrity && (part.integrity.proves ?? "content"),
+        notes: [...(part.integrity?.notes ?? []), ...new Set(reports.flatMap((report) => report.notes ?? []))],
         chunks: reports.reduce((sum, report) => sum + report.chunks, 0),
         bytes: reports.reduce((sum, report) => sum + report.bytes, 0),
         damages: joined(reports.flatMap((report) => report.damages)),

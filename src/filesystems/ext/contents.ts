@@ -14,7 +14,9 @@ const inlineStart = 60;
 export function stretchAt(inode: Inode, logical: number): Stretch {
   const into = logical - inode.lastLogical;
   if (into < 0 || into >= inode.lastCount) {
-    const found = inode.usesExtents ? findInExtents(inode, logical) : findInBlockMap(inode, logical);
+    const onDisk = () => (inode.usesExtents ? findInExtents(inode, logical) : findInBlockMap(inode, logical));
+    const { changes } = inode.volume;
+    const found = changes ? changes.stretch(inode.number, logical, onDisk) : onDisk();
     inode.lastLogical = logical;
     inode.lastPhysical = found.physical;
     inode.lastCount = found.count;

@@ -116,9 +116,14 @@ function* inlinePieces(directory: Inode, damage: Damage): Generator<Piece> {
 const isTyped = (directory: Inode) => (directory.volume.superblock.incompat & incompat.filetype) !== 0;
 
 export function* listDirectory(directory: Inode): Generator<Entry> {
+  const changed = directory.volume.changes?.directory(directory.number);
+  for (const [name, now] of changed?.names ?? [])
+    if (now) yield { name: Buffer.from(name, "latin1"), file: now.inode, kind: now.kind };
+  if (changed?.fresh) return;
   for (const { cursor } of pieces(directory))
     while (cursor.next()) {
       const { inode: file, bytes, nameStart, nameEnd, type } = cursor;
+      if (changed?.names.has(bytes.toString("latin1", nameStart, nameEnd))) continue;
       // A copy: the entry shall not keep its block alive, nor be changed with it.
       const name = Uint8Array.prototype.slice.call(bytes, nameStart, nameEnd);
       yield { name, file, kind: entryKinds[type] ?? kindOf(directory, file) };

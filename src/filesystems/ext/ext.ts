@@ -8,8 +8,8 @@
  * and everything else reads through that. Checksums are verified as each structure is met; a damaged one is an error of
  * the files that need it. A FileId is an inode number.
  *
- * Left out: encrypted files (their keys aren't in the image) and external journals are refused in words; fast commits
- * too. Names in casefolded directories are served as they are written.
+ * Left out: encrypted files (their keys aren't in the image) and external journals are refused in words. Names in
+ * casefolded directories are served as they are written, and found only so.
  */
 import { LRUCache } from "lru-cache";
 import type { ByteSource, Extent } from "../../bytes/byte-source.js";
@@ -19,6 +19,7 @@ import { contentsExtent, linkTarget, readContents } from "./contents.js";
 import { listDirectory } from "./directory.js";
 import { incompat } from "./features.js";
 import { Inode } from "./inode.js";
+import { Changes } from "./journal/changes.js";
 import { recover } from "./journal/recover.js";
 import { keptInodes } from "./limits.js";
 import { NameIndexes } from "./name-index.js";
@@ -60,10 +61,15 @@ class ExtFileSystem implements FileSystem {
     const superblock = readSuperblock(source);
     const volume = new Volume(source, superblock);
     if (!(superblock.incompat & incompat.recover)) return new ExtFileSystem(volume, superblock.warnings);
-    const { source: recovered, told } = recover(volume);
+    const { source: recovered, notes, told } = recover(volume);
     // The journal may hold a newer superblock too.
     const newer = readSuperblock(recovered);
-    return new ExtFileSystem(new Volume(recovered, newer), [...newer.warnings, told]);
+    const warnings = [...newer.warnings, told];
+    if (notes.length === 0) return new ExtFileSystem(new Volume(recovered, newer), warnings);
+    const changes = new Changes();
+    const changed = new Volume(recovered, newer, changes);
+    changes.apply(changed, notes);
+    return new ExtFileSystem(changed, warnings);
   }
 
   /** Counted when first asked for: it takes a pass over all group descriptors. */

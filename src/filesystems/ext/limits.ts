@@ -23,5 +23,9 @@ export const mostGroups = 1 << 24;
 export const joinedStretches = 256;
 /** Damaged blocks of one directory after which no more are tried: a crafted size would have zeros read for hours. */
 export const mostDamagedBlocks = 1000;
+/** Bytes of fast commits that are looked through: mke2fs gives them 1 MiB. */
+export const mostFastCommitBytes = 64 * MiB;
+/** Ranges of blocks of all files together that fast commits may change. */
+export const mostChangedRanges = 1 << 16;
 /** Pieces that a journal's file may be in: it is made in one. */
 export const mostJournalPieces = 1 << 16;

@@ -93,6 +93,17 @@ export class NameIndexes {
    * @throws ImageError `corrupt` when the name isn't found, but parts of the directory can't be read.
    */
   find(directory: Inode, name: Uint8Array): number | undefined {
+    const changed = directory.volume.changes?.directory(directory.number);
+    if (changed) {
+      const text = Buffer.from(name).toString("latin1");
+      if (changed.names.has(text)) return changed.names.get(text)?.inode;
+      if (changed.fresh) return undefined;
+    }
+    return this.findOnDisk(directory, name);
+  }
+
+  /** As `find`, without what fast commits changed. */
+  findOnDisk(directory: Inode, name: Uint8Array): number | undefined {
     if (directory.inline || directory.size <= directory.volume.superblock.blockSize)
       return findLinearly(directory, name);
     const index = this.index(directory);

@@ -14,6 +14,7 @@ import {
   sharedImages,
   sharedVolume,
   testSurroundings,
+  type Walk,
   walk,
 } from "../shared-test-images.js";
 import { ext } from "./ext.js";
@@ -80,7 +81,7 @@ test("images with damage of every sort are refused or read in part, in bounded t
 
 test("the shared images with a journal to replay read as after e2fsck's replay", (t) => {
   if (!hasTools(t, "e2fsprogs", "e2fsck")) return;
-  const replays = (image: SharedImage) => /\/j_(recover_csum|corrupt)|f_jnl_|needs-recovery/.test(image.file);
+  const replays = (image: SharedImage) => /\/j_(recover|corrupt)|f_jnl_|needs-recovery/.test(image.file);
   for (const image of sharedImages(t, (image) => isExt(image) && isRaw(image) && replays(image))) {
     const source = openSharedImage(t, image);
     if (!ext.recognises(source)) continue;
@@ -110,6 +111,8 @@ function compareWithReplay(t: ExecutionContext, source: FileSource): string {
   const theirs = ext.open(replayed, testSurroundings());
   const limits = { kindsMayDiffer: true };
   const ourWalk = walk(ours, limits);
-  t.deepEqual(ourWalk.files, walk(theirs, limits).files, source.name);
+  // The order of names in a directory may be another: e2fsck puts those of fast commits where there is room.
+  const inOrder = ({ files }: Walk) => [...files].sort(([one], [other]) => (one < other ? -1 : 1));
+  t.deepEqual(inOrder(ourWalk), inOrder(walk(theirs, limits)), source.name);
   return `${ourWalk.files.size} files; ${ours.warnings?.join(" ")}; after e2fsck: ${theirs.warnings?.join(" ")}`;
 }

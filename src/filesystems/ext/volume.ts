@@ -8,6 +8,7 @@ import { updateCrc32c } from "../../bytes/crc32c.js";
 import { corrupt, type ImageError } from "../../errors.js";
 import { crc16 } from "./crc16.js";
 import { compat, incompat, roCompat } from "./features.js";
+import type { Changes } from "./journal/changes.js";
 import { keptMetadataBytes } from "./limits.js";
 import { type Superblock, superblockPosition } from "./superblock.js";
 
@@ -24,9 +25,11 @@ export class Volume {
   private readonly kept: LRUCache<number, Block>;
   private readonly inodeTables = new LRUCache<number, number>({ max: 4096 });
 
+  /** @param changes what fast commits tell, where there are any: it goes before what lies in the volume. */
   constructor(
     readonly source: ByteSource,
     readonly superblock: Superblock,
+    readonly changes?: Changes,
   ) {
     this.name = source.name;
     this.kept = new LRUCache({ max: Math.max(16, keptMetadataBytes / superblock.blockSize) });

@@ -1,6 +1,5 @@
 import {
   closeSync,
-  copyFileSync,
   ftruncateSync,
   linkSync,
   mkdirSync,
@@ -383,43 +382,3 @@ test("a truncated image is said to be one, and its errors name bytes", (t) => {
     }
   }
 });
-
-for (const options of [
-  ["-noI", "-noD", "-noF", "-noX"],
-  ["-comp", "lz4"],
-  ["-comp", "lzo"],
-  ["-comp", "zstd"],
-]) {
-  test(`whatever bytes are flipped after mksquashfs ${options.join(" ")}, only ImageErrors come out`, (t) => {
-    if (!hasTools(t, packages, "mksquashfs")) return;
-    const top = join(scratchFolder(t), "tree");
-    mkdirSync(join(top, "a/b"), { recursive: true });
-    for (let index = 0; index < 30; index++)
-      writeFileSync(join(top, "a", `file ${index}`), `text ${index} `.repeat(index * 60));
-    symlinkSync("a/b", join(top, "link"));
-    copyFileSync(join(top, "a/file 29"), join(top, "a/b/copy"));
-    const whole = readFileSync(pack(t, top, "-b", "4K", "-p", "x c 600 0 0 1 3", ...options));
-    const tables = Number(whole.readBigUInt64LE(64));
-    const end = Number(whole.readBigUInt64LE(40));
-    const spots = fc.oneof(
-      { weight: 1, arbitrary: fc.integer({ min: 4, max: 95 }) },
-      { weight: 8, arbitrary: fc.integer({ min: tables, max: end - 1 }) },
-      { weight: 2, arbitrary: fc.integer({ min: 96, max: tables - 1 }) },
-    );
-    const flips = fc.array(fc.tuple(spots, fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 6 });
-    fc.assert(
-      fc.property(flips, (changes) => {
-        const bytes = Buffer.from(whole);
-        for (const [at, value] of changes) bytes[at] = value;
-        try {
-          const fileSystem = squashfs.open(new MemorySource("image", bytes), testSurroundings());
-          walk(fileSystem, { entries: 3000, fileBytes: 1e6, totalBytes: 20e6, kindsMayDiffer: true });
-          t.pass();
-        } catch (error) {
-          if (!(error instanceof ImageError)) throw error;
-        }
-      }),
-      { numRuns: 300 },
-    );
-  });
-}

@@ -147,7 +147,8 @@ export class MetadataPartition implements Partition {
   private find(map: FileMap | undefined, block: number): Stretch | undefined {
     const { blockSize } = this;
     const { at, length } = map?.stretch(block * blockSize) ?? { at: undefined, length: 0 };
-    return at === undefined || length < blockSize
+    // Extents that don't begin and end with blocks would have blocks lie across each other.
+    return at === undefined || length < blockSize || at % blockSize !== 0
       ? undefined
       : { position: at, blocks: Math.floor(length / blockSize) };
   }

@@ -2,6 +2,7 @@
 import { usage } from "../../errors.js";
 import { settings } from "../../settings.js";
 import type { MountOptions } from "../driver.js";
+import { isForOthers } from "../options.js";
 
 /** Flags of mount(2), linux/mount.h. */
 const flags: Record<string, number> = {
@@ -74,10 +75,16 @@ export function escapeOption(value: string): string {
   return value.replace(/[\\,]/g, "\\$&");
 }
 
+/** Whether an option, of this name, is one that a mount takes or passes over: what mount(8)'s -s leaves in the list. */
+export const knowsOption = (name: string, option: string): boolean =>
+  isForOthers(name) ||
+  ["ro", "allow_other", "fsname", "suid", "dev"].includes(name) ||
+  Object.hasOwn(flags, option) ||
+  usual.has(option) ||
+  data.test(option);
+
 function checked({ others }: MountOptions): string[] {
   return others.filter((option) => {
-    if (option === "suid" || option === "dev")
-      throw usage(`-o ${option}: an image's files are not trusted that far; Spindle mounts with no${option} always.`);
     if (Object.hasOwn(flags, option) || data.test(option)) return true;
     if (usual.has(option)) return false;
     throw usage(

@@ -57,6 +57,8 @@ export interface BaseRecord {
   readonly modified?: string;
   /** And of all further files that it and its parents consist of, where there are any: a digest of their sizes and times. */
   readonly beneath?: string;
+  /** Of an image within a file (an archive, a packed file) which of it: ` > disk1.vmdk`. */
+  readonly within?: string;
   /** The snapshot inside the image that was written over, by name; absent for the image's present state. */
   readonly snapshot?: string;
 }
@@ -128,12 +130,12 @@ const damaged = "The overlay is damaged; take another copy.";
 function textOf(name: string, json: Buffer): OverlayText {
   try {
     const { created, tool, base } = JSON.parse(json.toString("utf8")) as OverlayText;
-    const { path, relative, format, id, contentRoot, fileSize, modified, beneath, snapshot } = base;
+    const { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot } = base;
     if ([path, relative, format].every((value) => typeof value === "string" && !value.includes("\0")))
       return {
         created: String(created),
         tool: String(tool),
-        base: { path, relative, format, id, contentRoot, fileSize, modified, beneath, snapshot },
+        base: { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot },
       };
   } catch {
     // no JSON, or none of ours

@@ -76,6 +76,11 @@ function baseReference(name: string, size: number, base: BaseRecord): ParentRefe
       mismatch(`${own}: ${candidate.name} is not the image that it was written over: ${what}. ${remedy}`);
     if (candidate.format !== format) throw refuse(`it is ${candidate.format}, recorded is ${format}`);
     if (candidate.size !== disk) throw refuse(`its disk has ${candidate.size} bytes, recorded are ${disk}`);
+    const within = withinFile(candidate.name);
+    if (within !== (recorded.within ?? ""))
+      throw refuse(
+        `it is ${within || "the file itself"}, and what was written over is ${recorded.within ?? "the file itself"}`,
+      );
     const shown = candidate.facts.snapshot;
     if (shown !== recorded.snapshot)
       throw refuse(
@@ -100,6 +105,9 @@ function baseReference(name: string, size: number, base: BaseRecord): ParentRefe
       );
   }
 }
+
+/** What of a layer's name says where within its file it is; empty for most. */
+export const withinFile = (name: string): string => (name.includes(" > ") ? name.slice(name.indexOf(" > ")) : "");
 
 /** Nanoseconds as seconds with all digits, as touch(1) takes them. */
 const seconds = (nanoseconds = "0") => nanoseconds.padStart(10, "0").replace(/(\d{9})$/, ".$1");

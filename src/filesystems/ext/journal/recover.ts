@@ -5,13 +5,15 @@ import { stretchAt } from "../contents.js";
 import { Inode } from "../inode.js";
 import { mostJournalPieces } from "../limits.js";
 import type { Volume } from "../volume.js";
-import { hasFastCommit } from "./fast-commits.js";
+import { fastCommitNotes, type Note } from "./fast-commits.js";
 import { replay } from "./replay.js";
 import { type Moved, ReplayedSource } from "./replayed-source.js";
 import { readJournalSuperblock } from "./superblock.js";
 
 export interface Recovery {
   readonly source: ByteSource;
+  /** What fast commits change on top; `apply` them to the volume over `source`. */
+  readonly notes: readonly Note[];
   /** What was done, in a sentence. */
   readonly told: string;
 }
@@ -37,20 +39,20 @@ export function recover(volume: Volume): Recovery {
   const read = (number: number) => readExactly(source, position(number), blockSize, `block ${number} of the journal`);
   const journal = readJournalSuperblock(name, read(0), Math.floor(file.size / blockSize));
   const { blocks, transactions, next, cut } = replay(name, journal, read);
-  if (journal.start !== 0 && journal.fastCommits > 0) {
-    const end = Math.floor(file.size / blockSize);
-    if (hasFastCommit(read, journal.fastCommits, end, next))
-      throw unsupported(
-        `${name}: the filesystem was taken while it was mounted, and the last changes in its journal are fast commits, which Spindle can't replay. Mount a copy of the image once on Linux, and use that.`,
-      );
-  }
+  const end = Math.floor(file.size / blockSize);
+  const notes =
+    journal.start !== 0 && journal.fastCommits > 0 ? fastCommitNotes(name, read, journal.fastCommits, end, next) : [];
   const moved = new Map<number, Moved>();
   for (const [block, copy] of blocks)
     if (block < superblock.blocks) moved.set(block, { ...copy, position: position(copy.block) });
-  const told = `The filesystem was taken while it was mounted: ${transactions} transactions of its journal are applied in memory (${moved.size} blocks).`;
+  const count =
+    transactions === 1 ? "1 transaction of its journal is" : `${transactions} transactions of its journal are`;
+  const told = `The filesystem was taken while it was mounted: ${count} applied in memory (${moved.size} blocks).`;
+  const further = notes.length > 0 ? ` Fast commits of later changes (${notes.length} notes) are applied too.` : "";
   return {
     source: new ReplayedSource(source, blockSize, moved),
-    told: cut ? `${told} One more was incomplete or damaged and is left out.` : told,
+    notes,
+    told: cut ? `${told} One more was incomplete or damaged and is left out.` : told + further,
   };
 }
 
