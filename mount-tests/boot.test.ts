@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { ExecutionContext } from "ava";
+import test, { type ExecutionContext } from "ava";
 import { comesTrue, people, runs, serialFor, spindleProgram, Workspace } from "./helpers.js";
 
 const person = people[0]!;
@@ -17,6 +17,13 @@ const code = [
   ...[0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8], // lodsb; test al,al; jz on; out dx,al; jmp lodsb
   ...[0xf4, 0xeb, 0xfd], // hlt, for ever
 ];
+
+/** Of boots that others do meanwhile. */
+const folders = () => (person.uid === 0 ? readdirSync("/run/spindle").filter((name) => name.startsWith("boot-")) : []);
+let before: string[] = [];
+test.beforeEach(() => {
+  before = folders();
+});
 
 function bootable(t: ExecutionContext, says: string): Workspace | undefined {
   if (!haveMachine) {
@@ -34,12 +41,8 @@ function bootable(t: ExecutionContext, says: string): Workspace | undefined {
 /** Nothing is left of a boot: no mount, no server, no folder. */
 async function nothingIsLeft(t: ExecutionContext, place: Workspace): Promise<void> {
   t.true(await comesTrue(() => place.processes().length === 0));
-  t.false(readFileSync("/proc/self/mountinfo", "utf8").includes("/boot-"));
-  if (person.uid === 0)
-    t.deepEqual(
-      readdirSync("/run/spindle").filter((name) => name.startsWith("boot-")),
-      [],
-    );
+  t.false(readFileSync("/proc/self/mountinfo", "utf8").includes(place.image));
+  t.deepEqual(folders(), before);
   t.true(readFileSync(place.image).equals(place.disk), "the image never changes");
 }
 
@@ -50,7 +53,11 @@ asFirst(
     if (!place) return;
     const [overlay, picture] = [join(place.folder, "o"), join(place.folder, "screen.png")];
     const words = ["boot", place.image, "--check", "--json", `--writable=${overlay}`, "--screenshot", picture];
-    const { code: status, stdout, stderr } = await place.spindle([...words, "--bus", "ide", "--", "-smp", "2"]);
+    const {
+      code: status,
+      stdout,
+      stderr,
+    } = await place.spindle([...words, "--bus", "ide", "--accel", "tcg", "--", "-smp", "2"]);
     t.is(status, 0, stderr);
     t.like(JSON.parse(stdout), { firmware: "bios", reached: true, screenshot: picture });
     t.is(readFileSync(picture).toString("latin1", 1, 4), "PNG");
@@ -66,7 +73,15 @@ asFirst(
 asFirst("a disk that doesn't say what is waited for is told as failed, with its last words", async (t) => {
   const place = bootable(t, "Kernel panic\r\n");
   if (!place) return;
-  const { code: status, stderr } = await place.spindle(["boot", place.image, "--check", "--timeout", "20"]);
+  const { code: status, stderr } = await place.spindle([
+    "boot",
+    place.image,
+    "--check",
+    "--accel",
+    "tcg",
+    "--timeout",
+    "20",
+  ]);
   t.is(status, 8);
   t.regex(stderr, /did not say "login: " within 20 seconds\. The last that it said: .*Kernel panic/);
   const ended = await place.spindle(["boot", place.image, "--check", "--", "-no-such-option"]);

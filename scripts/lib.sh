@@ -27,6 +27,7 @@ has_package() {
     libfuse2) ldconfig -p | grep -F 'libfuse.so.2 ' ;;
     qemu-utils) command -v qemu-img ;;
     qemu-system-common) command -v qemu-storage-daemon ;;
+    qemu-system-x86) command -v qemu-system-x86_64 ;;
     mtools) command -v mcopy ;;
     dosfstools) command -v mkfs.vfat ;;
     fdisk) command -v sfdisk ;;

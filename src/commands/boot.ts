@@ -3,7 +3,15 @@ import { join, resolve } from "node:path";
 import { ImageError, usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
 import { end } from "../fuse/ending.js";
-import { accelerator, checkMachine, type Firmware, hasUefi, type Machine, runMachine } from "../fuse/machine.js";
+import {
+  type Accelerator,
+  checkMachine,
+  type Firmware,
+  hasUefi,
+  type Machine,
+  runMachine,
+  usualAccelerator,
+} from "../fuse/machine.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { runtimeFolder } from "../fuse/registry.js";
 import { defaultDriver } from "../fuse/request.js";
@@ -21,6 +29,7 @@ interface Arguments extends OpeningArguments {
   arguments: string[];
   writable?: string;
   firmware?: Firmware;
+  accel?: Accelerator;
   bus: Machine["bus"];
   memory: string;
   check?: boolean;
@@ -42,6 +51,10 @@ export const boot: Command<Arguments> = {
   options: {
     writable: { completes: "file", value: "OVERLAY", describe: "Keep what the machine writes in this overlay" },
     firmware: { choices: ["bios", "uefi"], describe: "How to boot, where that isn't to be found out" },
+    accel: {
+      choices: ["kvm", "tcg"],
+      describe: "Run it by the processor (kvm, usual where this user may) or all in software",
+    },
     bus: { choices: ["sata", "virtio", "ide"], default: "sata", describe: "How the disk is connected" },
     memory: { value: "SIZE", default: "1G", describe: "Memory of the machine" },
     check: { type: "boolean", describe: "Only see whether it boots" },
@@ -94,8 +107,10 @@ export const boot: Command<Arguments> = {
           cacheBytes: usualCacheBytes(),
         });
         const disk = join(mountpoint, "disk.raw");
+        const accelerator = given.accel ?? usualAccelerator();
         const machine = {
           disk,
+          accelerator,
           bus: given.bus,
           firmware,
           memory,
@@ -107,7 +122,7 @@ export const boot: Command<Arguments> = {
         const screenshot = given.screenshot === undefined ? undefined : resolve(given.screenshot);
         const checked = await checkMachine(machine, marker, seconds, screenshot);
         if (!checked.reached) throw failed(image, given.marker, seconds, checked);
-        const data = { image, firmware, accelerator: accelerator(), ...checked, screenshot };
+        const data = { image, firmware, accelerator, ...checked, screenshot };
         terminal.result(data, () => `${image}: has booted (${firmware}) in ${checked.seconds.toFixed(1)} s`);
       });
     } finally {

@@ -8,6 +8,8 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { missing, system } from "../errors.js";
 
+/** Of the processor, if it has one for this user, or all in software: slower by far. */
+export type Accelerator = "kvm" | "tcg";
 export type Firmware = "bios" | "uefi";
 
 export interface Machine {
@@ -16,6 +18,7 @@ export interface Machine {
   /** How the disk is connected. */
   readonly bus: "sata" | "virtio" | "ide";
   readonly firmware: Firmware;
+  readonly accelerator: Accelerator;
   /** MiB. */
   readonly memory: number;
   /** A folder for the machine's variables and sockets. */
@@ -52,8 +55,8 @@ const patience = 10_000;
 
 export const hasUefi = (): boolean => firmwares.some((files) => files.every((file) => existsSync(file)));
 
-/** `kvm` where this user may use it, otherwise `tcg`, which is slower by far. */
-export function accelerator(): "kvm" | "tcg" {
+/** `kvm` where this user may use it. */
+export function usualAccelerator(): Accelerator {
   try {
     accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
     return "kvm";
@@ -123,14 +126,14 @@ export async function checkMachine(
 }
 
 function start(machine: Machine, options: readonly string[], output: "inherit" | "pipe"): ChildProcess {
-  const { disk, bus, firmware, memory, folder, more } = machine;
+  const { disk, bus, firmware, accelerator, memory, folder, more } = machine;
   const devices = {
     sata: ["-machine", "q35", "-device", "ide-hd,drive=disk"],
     virtio: ["-machine", "q35", "-device", "virtio-blk-pci,drive=disk"],
     ide: ["-machine", "pc", "-device", "ide-hd,drive=disk"],
   }[bus];
   const drive = `if=none,id=disk,format=raw,discard=unmap,file=${disk.replaceAll(",", ",,")}`;
-  const words = ["-accel", accelerator(), "-m", String(memory), ...devices, "-drive", drive];
+  const words = ["-accel", accelerator, "-m", String(memory), ...devices, "-drive", drive];
   if (firmware === "uefi") {
     const [code, variables] = firmwares.find((files) => files.every((file) => existsSync(file)))!;
     const own = join(folder, "variables");
