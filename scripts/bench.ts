@@ -15,11 +15,12 @@ import { BenchError, endPrograms, requirePrograms, run } from "./bench/programs.
 import { machineFacts, type Report, spindleVersion, summarise, table } from "./bench/report.js";
 import { qemuServer, spindleServer, unmountAll } from "./bench/servers.js";
 import { makeTestDisk } from "./bench/test-disk.js";
+import { measureWrites } from "./bench/writes.js";
 
 const help = `npm run bench -- [options]
   --runs N       runs of each measurement, at least 1 [5]
-  --only LIST    of create, restore, read, files, containers, packed [all]
-  --servers LIST of direct, fuse-native, qemu, for reading; of the first two for files [direct,fuse-native,qemu]
+  --only LIST    of create, restore, read, write, files, containers, packed [all]
+  --servers LIST of direct, fuse-native, qemu, for reading and writing; of the first two for files [direct,fuse-native,qemu]
   --quick        a small disk, one run and short measurements: to see that everything works
   --json         print the result as JSON and nothing else
   --out FILE     write the result as JSON to FILE
@@ -27,7 +28,7 @@ The rows of containers need the packages ewf-tools and xmount for E01, the packe
 root for the comparison with the kernel. The disk and the images need some 6 GB in $TMPDIR (${tmpdir()}) and are deleted at the end.`;
 
 const GiB = 1024 ** 3;
-const parts = ["create", "restore", "read", "files", "containers", "packed"];
+const parts = ["create", "restore", "read", "write", "files", "containers", "packed"];
 /** Parts that have images of their own. */
 const needsNone = (part: string) => part === "packed" || part === "containers";
 const serverNames = ["direct", "fuse-native", "qemu"];
@@ -72,7 +73,7 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
     const needing = given.only.filter((part) => !needsNone(part));
     if (needing.some((part) => part !== "files")) await run(...measure.qemuCreate(plan, images.qcow2));
     if (
-      needing.some((part) => part !== "read") ||
+      needing.some((part) => part !== "read" && part !== "write") ||
       (needing.length > 0 && given.servers.some((name) => name !== "qemu"))
     )
       await run(...measure.spindleCreate(disk.path, images.spin));
@@ -86,6 +87,19 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
     };
     const servers = given.servers.map((name) => all[name as keyof typeof all]);
     sections.push(await measure.measureReads(plan, servers));
+  }
+  if (given.only.includes("write")) {
+    const all = {
+      direct: spindleServer("direct", images.spin, true),
+      "fuse-native": spindleServer("fuse-native", images.spin, true),
+      qemu: qemuServer(images.qcow2, "qcow2", true),
+    };
+    sections.push(
+      await measureWrites(
+        plan,
+        given.servers.map((name) => all[name as keyof typeof all]),
+      ),
+    );
   }
   if (given.only.includes("files")) {
     const drivers = (["direct", "fuse-native"] as const).filter((name) => given.servers.includes(name));

@@ -30,12 +30,17 @@ const arrows: readonly Arrow[] = [
   { from: "packed", to: ["layers/layer"], reason: "the checks of a packed file are told as a layer's" },
   { from: "images", to: ["bytes", "format"], reason: "an image is made of bytes" },
   { from: "images", to: ["layers/layer"], reason: "an image becomes a Layer; how layers meet is not its business" },
+  {
+    from: "images/overlay",
+    to: ["layers/overlay-memory"],
+    reason: "its file is what layers/overlay.ts keeps, in blocks of the same size",
+  },
   { from: "layers", to: ["bytes"], reason: "a disk is bytes" },
   { from: "volumes", to: ["bytes", "format"], reason: "volumes are found in the bytes of a disk" },
   { from: "filesystems", to: ["bytes", "format"], reason: "a filesystem is read from the bytes of a volume" },
   {
     from: "view",
-    to: ["bytes", "layers/disk", "volumes/volume", "filesystems/filesystem"],
+    to: ["bytes", "layers/disk", "layers/overlay", "volumes/volume", "filesystems/filesystem"],
     reason: "a view joins what others opened: it knows their interfaces and none of their formats",
   },
   {
@@ -47,20 +52,27 @@ const arrows: readonly Arrow[] = [
   { from: "fuse/pass-log", to: ["packed/index"], reason: "and its log, how a compressed image is gone through" },
   {
     from: "fuse/request",
-    to: ["open"],
-    reason: "a server opens its image itself, in its own process; the drivers are given a tree",
+    to: ["open", "writable", "layers/overlay"],
+    reason:
+      "a server opens its image itself, in its own process, and flushes what it wrote; the drivers are given a tree",
   },
+  { from: "fuse/attached", to: ["volumes/volume"], reason: "the kernel is told of partitions that it doesn't find" },
   {
     from: "chain",
-    to: ["bytes", "format", "images", "layers", "packed"],
+    to: ["bytes", "format", "images", "layers", "libc", "packed"],
     reason: "the assembly line's first half: a path becomes a disk",
   },
   { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
   { from: "chain", to: ["split-files"], reason: "the parts of a split file are opened as one" },
   { from: "split-files", to: ["bytes", "images/image-format", "images/raw"], reason: "parts are bytes, unless images" },
   {
+    from: "writable",
+    to: ["chain", "bytes", "images/overlay", "layers", "libc"],
+    reason: "the writable top of a chain: a file, and the disk that it makes of the layers",
+  },
+  {
     from: "open",
-    to: ["chain", "bytes", "format", "layers", "packed/waiting", "volumes", "filesystems", "view"],
+    to: ["chain", "writable", "bytes", "format", "layers", "packed/waiting", "volumes", "filesystems", "view"],
     reason: "the assembly line is the one place that sees all stages",
   },
   {
@@ -130,7 +142,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
     modules: ["node:fs"],
     from: [
       ...["bytes", "packed", "fuse", "imaging", "browsing", "commands"],
-      ...["chain", "recorded-files", "version", "mount-helper"],
+      ...["chain", "recorded-files", "writable", "version", "mount-helper"],
     ],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },
@@ -146,7 +158,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["node:os", "node:process", "node:url", "node:perf_hooks"],
-    from: ["libc", "bytes", "packed/cache-folder", "fuse", "imaging", "commands"],
+    from: ["libc", "bytes", "packed/cache-folder", "fuse", "imaging", "commands", "writable"],
     reason: "a format reads the same on every machine",
   },
   {

@@ -28,6 +28,7 @@ has_package() {
     libdeflate0) ldconfig -p | grep -F 'libdeflate.so.0 ' ;;
     qemu-utils) command -v qemu-img ;;
     qemu-system-common) command -v qemu-storage-daemon ;;
+    qemu-system-x86) command -v qemu-system-x86_64 ;;
     mtools) command -v mcopy ;;
     dosfstools) command -v mkfs.vfat ;;
     fdisk) command -v sfdisk ;;

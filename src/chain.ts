@@ -10,7 +10,7 @@ import type { ByteSource, WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
+import { busy, corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Surroundings } from "./format.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
 import { images } from "./images/index.js";
@@ -18,6 +18,7 @@ import { raw } from "./images/raw.js";
 import { unread } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Integrity, Layer } from "./layers/layer.js";
+import { EWOULDBLOCK, errno, flock, LOCK_NB, LOCK_SH } from "./libc.js";
 import { OpenPacked, type PackedData, type PassState, packingOf, type Trust } from "./packed/index.js";
 import { pieceSize } from "./packed/packing.js";
 import { silently, type Waiting } from "./packed/waiting.js";
@@ -42,6 +43,8 @@ export interface ImageSpec {
   readonly trustPaths?: boolean;
   /** What a mount shows: `disk.raw` and the partitions as files, or the files in them. Default: the disk. */
   readonly view?: "disk" | "files";
+  /** Of the disk view: formats (view/faces/) that it shows the disk in beside disk.raw. */
+  readonly faces?: readonly string[];
   /** Of the files view only this filesystem: a partition's number (`2` or `p2`), or a label. */
   readonly volume?: string;
   /** The code page of filesystems that don't tell their own (FAT's short names). */
@@ -173,6 +176,14 @@ class OpenFiles {
 
   get passes(): PassState[] {
     return [...this.packed.values()].map(({ file }) => file.pass);
+  }
+
+  /** Keeps others from writing to a file that is open, for as long as it is. @throws ImageError `busy` where one does */
+  holdStill(path: string): void {
+    // A thread has the descriptors of the first, and their locks.
+    if (this.sealed) return;
+    if (flock(this.open(path).fd, LOCK_SH | LOCK_NB) !== 0 && errno() === EWOULDBLOCK)
+      throw busy(`${path}: is written to by a mount just now. Unmount that first (spindle unmount), then try again.`);
   }
 
   /** Closes what was opened since there were `count` files. */
@@ -308,6 +319,7 @@ function openLink(
   if (unpacked) wrappings.push(wrappingOf(path, unpacked.file));
   else if (!isNamed) refusePacked(whole, found);
   const outer = unpacked?.format ?? found;
+  if (outer.changes) files.holdStill(path);
   const beside = (name: string): ByteSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
@@ -426,7 +438,7 @@ function openParent(
     const before = files.count;
     try {
       const parent = openLink(path, format, files, cache, options);
-      reference.check(parent.layer);
+      reference.check(parent.layer, files.open(path));
       if (files.wary && path !== given && reference.identified === false && parent.layer.format === raw.name)
         refuseRawBaseElsewhere(link.path, path);
       return parent;
@@ -479,7 +491,8 @@ function findMoved(child: Link, files: OpenFiles, options: Surroundings["options
     const before = files.count;
     try {
       // To go through every compressed file of a folder would take too long.
-      reference.check(openLink(path, undefined, files, new LocalChunkCache(0), options, false).layer);
+      const link = openLink(path, undefined, files, new LocalChunkCache(0), options, false);
+      reference.check(link.layer, files.open(path));
       return path;
     } catch (error) {
       if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business

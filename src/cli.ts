@@ -88,8 +88,22 @@ async function withoutCommand(argv: string[], table: readonly CommandEntry[], st
   return exitCodes.usage;
 }
 
+/**
+ * `--writable` alone as `--writable=`, for options whose value may be left out: yargs would take the next word for it,
+ * which is the image.
+ */
+function withoutValues(argv: readonly string[], command: Command<never>): string[] {
+  const end = argv.indexOf("--");
+  return argv.map((word, index) =>
+    (end < 0 || index < end) && word.startsWith("--") && command.options[word.slice(2)]?.requiresArg === false
+      ? `${word}=`
+      : word,
+  );
+}
+
 /** The arguments of one command, or the text that `--help` or `--version` asked for. */
-async function parse(name: string, command: Command<never>, argv: string[], columns: number | undefined) {
+async function parse(name: string, command: Command<never>, words: string[], columns: number | undefined) {
+  const argv = withoutValues(words, command);
   // A command may have a -h of its own (ls -h); help is then --help only.
   const helpLetter = !Object.entries(command.options).some(([key, { alias }]) => [key, alias].flat().includes("h"));
   const parser = configured(`spindle ${name}`, columns, helpLetter)
@@ -103,8 +117,8 @@ async function parse(name: string, command: Command<never>, argv: string[], colu
   }
   if (switches(argv).some((word) => word === "--help" || (helpLetter && word === "-h"))) {
     // yargs is told of the positionals for the help only: it would lose a `-`, and a name after `--`.
-    const words = positionals.map(({ word }) => word).join(" ");
-    parser.command(`$0 ${words}`, false, (yargs) => {
+    const shown = positionals.map(({ word }) => word).join(" ");
+    parser.command(`$0 ${shown}`, false, (yargs) => {
       for (const { key } of positionals) yargs.positional(key, { type: "string", ...command.positionals[key] });
       return yargs;
     });
@@ -117,10 +131,10 @@ async function parse(name: string, command: Command<never>, argv: string[], colu
   if (output && error === undefined) return { given: given as never, output };
   const mistake = error === undefined ? mistakeIn(given, command, positionals) : inWords(error, argv);
   if (mistake) throw usage(`${mistake}. See: spindle ${name} --help`);
-  const { _: words, $0: _name, ...all } = given as Record<string, unknown> & { _: string[] };
-  positionals.forEach(({ key, rest }, index) => {
-    if (rest) all[key] = words.slice(index);
-    else if (words[index] !== undefined) all[key] = words[index];
+  const { _: rest, $0: _name, ...all } = given as Record<string, unknown> & { _: string[] };
+  positionals.forEach(({ key, rest: several }, index) => {
+    if (several) all[key] = rest.slice(index);
+    else if (rest[index] !== undefined) all[key] = rest[index];
   });
   return { given: all as never, output: "" };
 }

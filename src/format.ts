@@ -7,6 +7,8 @@ export interface Format<Opened> {
   readonly name: string;
   /** Whether a file of this format may keep older states of its disk, one of which `options.snapshot` names. */
   readonly hasSnapshots?: boolean;
+  /** Whether a file of this format is written to while it is in use, so that whoever reads it must be alone with it. */
+  readonly changes?: boolean;
   /** Whether an image of this format is a folder, whose parts lie in it at any depth under names that the format makes. */
   readonly isFolder?: boolean;
   /** Whether `source` carries this format's signature. Reads a few hundred bytes at most, and throws nothing. */

@@ -79,6 +79,7 @@ export const setsid = lazy<() => number>("int setsid(void)");
 
 /** flock(2). Returns -1 on failure. The lock goes with the last descriptor of this opening, however its process ends. */
 export const flock = lazy<(fd: number, operation: number) => number>("int flock(int, int)");
+export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const EWOULDBLOCK = process.platform === "darwin" ? 35 : 11;

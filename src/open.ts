@@ -2,6 +2,7 @@
  * The assembly line: path → layers → disk → volumes → filesystems → view. Only this file, with chain.ts for its first
  * half, knows that more than one stage exists.
  */
+import { createHash } from "node:crypto";
 import { type ByteSource, type Extent, Slice, type WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
@@ -13,11 +14,15 @@ import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import type { Waiting } from "./packed/waiting.js";
 import { settings } from "./settings.js";
-import { diskView } from "./view/disk-view.js";
+import { diskView, writableDiskView } from "./view/disk-view.js";
+import type { Face } from "./view/faces/face.js";
+import { faceNames, facesOf } from "./view/faces/index.js";
 import { filesView } from "./view/files-view.js";
 import { readVolumes } from "./volumes/index.js";
 import type { Volume, VolumeTable } from "./volumes/volume.js";
+import { type OpenedOverlay, type OverlayData, openOverlay, overlayDisk } from "./writable.js";
 
+export { type FaceName, faceNames } from "./view/faces/index.js";
 export type { ImageSpec };
 
 export interface OpenedImage extends OpenedLayers {
@@ -47,11 +52,50 @@ export interface OpenedFiles extends OpenedImage {
 interface TreeData {
   readonly layers: LayersData;
   readonly created: { readonly seconds: number; readonly nanoseconds: number };
+  /** Of a disk that can be written to; with the partitions as they were then, for what is written may change them. */
+  readonly writable?: { readonly overlay: OverlayData; readonly table: VolumeTable };
+}
+
+/** An image with a writable top. */
+export interface OpenedWritable extends OpenedImage {
+  readonly overlay: OpenedOverlay;
 }
 
 /** Opens an image with its parents and its partition table. `waiting` is told when a compressed file takes long. */
 export function openImage(spec: ImageSpec, cache?: ChunkCache, waiting?: Waiting): OpenedImage {
-  return openTree(spec, cache, waiting, (image) => image);
+  return openTree(spec, cache, waiting, (image) => {
+    facesFor(image); // what can't be shown is refused before anything is mounted
+    return image;
+  });
+}
+
+/**
+ * Opens an image and the overlay that is written to in its place.
+ * @param path of the overlay, which is made where there is none; undefined for a temporary one
+ * @param threads that will write
+ */
+export function openWritable(
+  spec: ImageSpec,
+  path: string | undefined,
+  threads: number,
+  waiting?: Waiting,
+): OpenedWritable {
+  return openTree(spec, undefined, waiting, (image) => {
+    const overlay = openOverlay(image, path, threads);
+    const close = () => {
+      overlay.close();
+      image.close();
+    };
+    try {
+      facesFor(image);
+      const table = readVolumes(overlay.disk, sectorSizeOf(image));
+      const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
+      return { ...image, disk: overlay.disk, table, treeData, overlay, close };
+    } catch (error) {
+      overlay.close();
+      throw error;
+    }
+  });
 }
 
 /** Opens an image and looks for filesystems; there may be none, or none that can be read. */
@@ -197,16 +241,37 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
   );
 }
 
-/** The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts). */
-export function buildTree(data: unknown, cache: ChunkCache, whileWaiting?: WhileWaiting): FileSystem {
-  const { layers, created } = data as TreeData;
+/**
+ * The tree that a mount shows, built in whichever thread serves it (fuse/driver.ts).
+ * @param worker the thread's number, from 0
+ */
+export function buildTree(data: unknown, cache: ChunkCache, worker: number, whileWaiting?: WhileWaiting): FileSystem {
+  const { layers, created, writable } = data as TreeData;
   const opened = reopenLayers(layers, cache, whileWaiting);
-  const table = volumesOf(opened);
-  if (layers.spec.view !== "files") return diskView(opened.disk, table, { created });
-  return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
+  const table = writable?.table ?? volumesOf(opened);
+  if (layers.spec.view === "files")
+    return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
+  const more = { created, faces: facesFor(opened) };
+  return writable
+    ? writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), table, more)
+    : diskView(opened.disk, table, more);
+}
+
+/** The faces that are asked for. An image has the same identity in them whenever it is mounted. */
+function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
+  const top = layers[0]!;
+  const identity = `${top.facts.id ?? top.name} ${top.facts.snapshot ?? ""} ${disk.size}`;
+  const wanted = faceNames.filter((name) => spec.faces?.includes(name));
+  const id = createHash("sha256").update(identity).digest().subarray(0, 16);
+  // A moment that stays the same, too: programs compare it with what they remember.
+  return facesOf(top.name, wanted, { size: disk.size, id, created: 0 });
 }
 
 function volumesOf(opened: OpenedLayers): VolumeTable {
-  const sectorSize = opened.layers[0]!.facts.logicalSectorSize;
-  return readVolumes(opened.disk, typeof sectorSize === "number" ? sectorSize : undefined);
+  return readVolumes(opened.disk, sectorSizeOf(opened));
+}
+
+function sectorSizeOf({ layers }: OpenedLayers): number | undefined {
+  const sectorSize = layers[0]!.facts.logicalSectorSize;
+  return typeof sectorSize === "number" ? sectorSize : undefined;
 }

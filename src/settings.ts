@@ -40,6 +40,11 @@ export const settings = {
    * this size and sends them at once: several workers then unpack side by side. 256 KiB was half as fast again as 1 MiB.
    */
   largestRequest: 256 * KiB,
+  /**
+   * Most bytes of one request that writes: the kernel sends a buffered write's requests one after another, so that few large
+   * ones are best, and takes no larger. Reads of such a mount are kept to `largestRequest` by an option of it.
+   */
+  largestWriteRequest: 512 * KiB,
   /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput, and 2 MiB gave a third
    * more, since the workers have a window to unpack while the one before is read. */
   readaheadKiB: 2048,

@@ -61,7 +61,7 @@ export function add(to: Row, contender: string, value: number): void {
 }
 
 /** Mounts, measures, unmounts. */
-async function mountedFresh<T>(plan: Plan, server: Server, act: (file: string) => Promise<T>): Promise<T> {
+export async function mountedFresh<T>(plan: Plan, server: Server, act: (file: string) => Promise<T>): Promise<T> {
   await warm(server.image);
   const mounted = await server.mount(plan.folder, plan.disk.size);
   try {

@@ -1,6 +1,6 @@
 /** The servers that are compared: each shows the disk of an image as a file, and is gone afterwards, whatever happens. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BenchError, run, spindle, start } from "./programs.js";
@@ -37,8 +37,11 @@ export function unmountAll(): void {
   inUse.clear();
 }
 
-/** @param driver of `spindle mount`. */
-export function spindleServer(driver: "direct" | "fuse-native", image: string): Server {
+/**
+ * @param driver of `spindle mount`.
+ * @param writable whether the disk can be written to, beside the image.
+ */
+export function spindleServer(driver: "direct" | "fuse-native", image: string, writable = false): Server {
   return {
     name: `spindle ${driver}`,
     image,
@@ -46,7 +49,9 @@ export function spindleServer(driver: "direct" | "fuse-native", image: string): 
       const point = join(folder, `mount-${driver}`);
       mkdirSync(point, { recursive: true });
       inUse.add(point);
-      await run(process.execPath, spindle, "mount", image, point, "--as", "disk", "--driver", driver);
+      const overlay = join(folder, "written.overlay");
+      const more = writable ? [`--writable=${overlay}`] : [];
+      await run(process.execPath, spindle, "mount", image, point, "--as", "disk", "--driver", driver, ...more);
       const file = join(point, "disk.raw");
       expectSize(file, size);
       return {
@@ -55,14 +60,19 @@ export function spindleServer(driver: "direct" | "fuse-native", image: string): 
           await run(process.execPath, spindle, "unmount", point);
           if (isMounted(point)) throw new BenchError(`${point} is still mounted after spindle unmount`);
           inUse.delete(point);
+          rmSync(overlay, { force: true });
         },
       };
     },
   };
 }
 
-/** qemu-storage-daemon with a FUSE export, which is put over an existing regular file. `driver` is QEMU's for the image. */
-export function qemuServer(image: string, driver = "qcow2"): Server {
+/**
+ * qemu-storage-daemon with a FUSE export, which is put over an existing regular file.
+ * @param driver QEMU's for the image.
+ * @param writable whether the disk can be written to: to a qcow2 over the image.
+ */
+export function qemuServer(image: string, driver = "qcow2", writable = false): Server {
   return {
     name: "qemu-storage-daemon",
     image,
@@ -70,14 +80,17 @@ export function qemuServer(image: string, driver = "qcow2"): Server {
       const file = join(folder, "mount-qemu");
       writeFileSync(file, "");
       inUse.add(file);
+      const overlay = join(folder, "written.qcow2");
+      if (writable) await run("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", overlay);
+      const mode = writable ? "" : ",read-only=on";
       const child = start([
         "qemu-storage-daemon",
         "--blockdev",
-        `driver=file,node-name=file,filename=${image},read-only=on`,
+        `driver=file,node-name=file,filename=${writable ? overlay : image}${mode}`,
         "--blockdev",
-        `driver=${driver},node-name=disk,file=file,read-only=on`,
+        `driver=${driver},node-name=disk,file=file${mode}`,
         "--export",
-        `type=fuse,id=export,node-name=disk,mountpoint=${file}`,
+        `type=fuse,id=export,node-name=disk,mountpoint=${file}${writable ? ",writable=on" : ""}`,
       ]);
       let said = "";
       child.stderr!.on("data", (text: Buffer) => {
@@ -96,6 +109,7 @@ export function qemuServer(image: string, driver = "qcow2"): Server {
           await closed;
           if (isMounted(file)) throw new BenchError(`${file} is still mounted after qemu-storage-daemon ended`);
           inUse.delete(file);
+          rmSync(overlay, { force: true });
         },
       };
     },

@@ -11,7 +11,12 @@ export class FileSource implements ByteSource {
   readonly kind: FileKind;
   /** The same for all paths to one file. */
   readonly identity: string;
-  readonly changed: string;
+  /** When the file was changed last, in nanoseconds since 1970, as decimal digits. */
+  readonly modified: string;
+  get changed(): string {
+    return this.modified;
+  }
+
   /** The last extent found: neighbours are asked for one after another. */
   private extentStart = 0;
   private extentEnd = 0;
@@ -24,7 +29,7 @@ export class FileSource implements ByteSource {
   ) {
     const stat = fstatSync(fd);
     this.identity = `${stat.dev}:${stat.ino}`;
-    this.changed = `${stat.mtimeMs}`;
+    this.modified = `${fstatSync(fd, { bigint: true }).mtimeNs}`;
     this.kind = stat.isBlockDevice() ? "block device" : stat.isCharacterDevice() ? "character device" : "file";
     this.size = this.kind === "file" ? stat.size : Math.max(0, lseek(fd, 0, SEEK_END));
     this.tellsHoles = this.kind === "file";

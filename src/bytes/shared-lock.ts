@@ -19,6 +19,11 @@ export class SharedLock {
     if (Atomics.compareExchange(this.words, this.at, 0, this.mine) !== 0) this.acquireSlowly();
   }
 
+  /** Takes the lock if it is free. Never waits. */
+  tryAcquire(): boolean {
+    return Atomics.compareExchange(this.words, this.at, 0, this.mine) === 0;
+  }
+
   release(): void {
     if ((Atomics.exchange(this.words, this.at, 0) & 1) !== 0) Atomics.notify(this.words, this.at, 1);
   }

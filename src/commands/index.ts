@@ -38,6 +38,26 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./status.js")).status,
   },
   {
+    name: "attach",
+    summary: "Show an image as a block device with partitions",
+    load: async () => (await import("./attach.js")).attach,
+  },
+  {
+    name: "detach",
+    summary: "Take away a block device that attach made",
+    load: async () => (await import("./detach.js")).detach,
+  },
+  {
+    name: "boot",
+    summary: "Boot an image in a virtual machine",
+    load: async () => (await import("./boot.js")).boot,
+  },
+  {
+    name: "commit",
+    summary: "Make an image of what was written to a mounted one",
+    load: async () => (await import("./commit.js")).commit,
+  },
+  {
     name: "ls",
     summary: "List files of an image",
     load: async () => (await import("./ls.js")).ls,

@@ -1,4 +1,3 @@
-import { totalmem } from "node:os";
 import { resolve } from "node:path";
 import { usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
@@ -6,11 +5,13 @@ import { resolveMountpoint } from "../fuse/mounts.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveRequest } from "../fuse/request.js";
 import type { Mounted } from "../fuse/service.js";
+import { type FaceName, faceNames } from "../open.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
+import { usualCacheBytes } from "./usual-cache.js";
 import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
 interface Arguments extends OpeningArguments, ViewingArguments {
@@ -18,6 +19,8 @@ interface Arguments extends OpeningArguments, ViewingArguments {
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
+  writable?: string;
+  face?: string;
   driver?: DriverName;
   workers?: string;
   cache?: string;
@@ -32,7 +35,7 @@ export const mount: Command<Arguments> = {
   syntax: "mount <image> <mountpoint>",
   summary: "Show an image as a drive",
   description:
-    "Mounts an image read-only. The folder shows the files in it: those of its filesystem, or a folder p1, p2 and so on for " +
+    "Mounts an image, read-only unless --writable is given. The folder shows the files in it: those of its filesystem, or a folder p1, p2 and so on for " +
     "each when there are several. With --as disk it shows the whole disk as disk.raw and its partitions as p1.raw, p2.raw. " +
     "Returns when the mount answers; a background process serves it until `spindle unmount`, which umount(8) and " +
     "fusermount3 -u do as well. Needs no root; fusermount3 (package fuse3) does it for normal users.",
@@ -47,6 +50,19 @@ export const mount: Command<Arguments> = {
       describe: "What to show: the files in the image, or the disk and its partitions",
     },
     volume: { describe: "Of several filesystems only this one: a partition's number, or a label" },
+    writable: {
+      requiresArg: false,
+      completes: "file",
+      value: "OVERLAY",
+      describe:
+        "Let the disk be written to: the image stays as it is, and what is written goes to this overlay file, which is " +
+        "made or found again; without a name to one that vanishes with the mount",
+    },
+    face: {
+      value: "LIST",
+      describe:
+        "Show the disk as disk.vmdk, disk.vdi or disk.vhd as well, for programs that want such files; for example vmdk,vdi",
+    },
     ...openingOptions,
     ...viewingOptions,
     driver: {
@@ -93,6 +109,7 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
     ["spindle mount disk.spin /mnt/files", "Show the files in the image"],
     ["spindle mount disk.spin /mnt/root --volume 2", "Show those of the second partition"],
     ["spindle mount disk.spin /mnt/disk --as disk", "Show the disk and its partitions"],
+    ["spindle mount disk.spin /mnt/disk --as disk --writable=work.overlay", "Write to the disk, beside the image"],
     ["spindle mount disk.spin ~/files --foreground", "Serve until Ctrl-C"],
   ],
   async run(given, terminal) {
@@ -103,7 +120,18 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
       throw usage("--log: in the foreground the log is stderr. Leave out --log, or --foreground.");
     if (given.volume !== undefined && given.as === "disk")
       throw usage("--volume: the disk view shows all partitions. Leave out --volume, or --as disk.");
-    const options = parseMountOptions(given.o ?? [], image);
+    if (given.writable !== undefined && given.as !== "disk")
+      throw usage("--writable: only the disk can be written to, not the files in it. Add --as disk.");
+    const faces = facesOf(given.face);
+    if (faces.length > 0 && given.as !== "disk")
+      throw usage("--face: only the disk can be shown in other formats, not the files in it. Add --as disk.");
+    const writable =
+      given.writable === undefined
+        ? undefined
+        : given.writable === ""
+          ? ("temporary" as const)
+          : { overlay: resolve(given.writable) };
+    const options = parseMountOptions(given.o ?? [], image, writable !== undefined);
     const cacheBytes = given.cache === undefined ? usualCacheBytes() : parseSize(given.cache, "--cache");
     const usual = defaultDriver();
     const driver = given.driver ?? usual.driver;
@@ -123,16 +151,19 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
     await opening(image, given, async (spec) => {
       // The server has a folder of its own.
       const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
-      const opened = { ...spec, ...viewing, parent, view, volume };
-      const request = { image: opened, mountpoint, driver, options, workers, cacheBytes };
+      const opened = { ...spec, ...viewing, parent, view, volume, faces };
+      const request = { image: opened, writable, mountpoint, driver, options, workers, cacheBytes };
       if (given.foreground) await serveRequest(request, (line) => terminal.note(line), tell, undefined, terminal);
       else tell(await startInBackground(request, log, terminal));
     });
   },
 };
 
-/** Bytes for unpacked chunks where nothing is said, by the memory of the machine, or of the container. */
-function usualCacheBytes(): number {
-  const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
-  return Math.min(most, Math.max(least, Math.floor(memory * share)));
+/** @throws ImageError `usage` */
+function facesOf(list: string | undefined): FaceName[] {
+  return (list?.split(",") ?? []).map((name) => {
+    const face = faceNames.find((each) => each === name);
+    if (face) return face;
+    throw usage(`--face ${name}: there is no such face of a disk; there are ${faceNames.join(", ")}.`);
+  });
 }

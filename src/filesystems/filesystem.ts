@@ -87,6 +87,26 @@ export interface FileSystem {
   details?(file: FileId): Record<string, unknown>;
   /** Names of the further streams of a file (NTFS: `file:stream`). Absent where the format has none. */
   streams?(file: FileId): readonly Uint8Array[];
+  /** Present where files can be written to: they keep their sizes, like devices. */
+  readonly changes?: Changes;
   /** The bytes of a further stream; undefined where the file has none of this name. */
   stream?(file: FileId, name: Uint8Array): ByteSource | undefined;
+}
+
+/** Writing to files of a fixed size. Every failure is thrown; ENOSPC and the like as the cause of an ImageError `system`. */
+export interface Changes {
+  /** Writes all of `bytes` at `position`, both within the file. Seen through every file that shares them from then on. */
+  write(file: FileId, position: number, bytes: Uint8Array): void;
+  /** Makes `length` bytes from `position` on zeros. */
+  clear(file: FileId, position: number, length: number): void;
+  /** Returns when all that was written before, by any thread, is durable. */
+  flush(): void;
+  /** The other files that share bytes with this stretch of a file, and where in them those bytes are. */
+  others(file: FileId, position: number, length: number): readonly Share[];
+}
+
+export interface Share {
+  readonly file: FileId;
+  readonly position: number;
+  readonly length: number;
 }

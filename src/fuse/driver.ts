@@ -16,8 +16,11 @@ export interface TreeSpec {
   readonly data: unknown;
 }
 
-/** A tree that may have to wait for its bytes asks `whileWaiting` whether to wait on. */
-export type TreeBuilder = (data: unknown, cache: ChunkCache, whileWaiting?: WhileWaiting) => FileSystem;
+/**
+ * A tree that may have to wait for its bytes asks `whileWaiting` whether to wait on.
+ * @param worker the thread's number, from 0; a thread that replaces a dead one has its number.
+ */
+export type TreeBuilder = (data: unknown, cache: ChunkCache, worker: number, whileWaiting?: WhileWaiting) => FileSystem;
 
 /** Options of `-o`, parsed (options.ts). */
 export interface MountOptions {
@@ -39,6 +42,10 @@ export interface MountPlan {
   readonly cacheBytes: number;
   /** Bytes of the largest chunk the tree puts in the cache; 0 when it uses none. */
   readonly chunkSize: number;
+  /** Whether the tree's files can be written to (FileSystem.changes). */
+  readonly writable?: boolean;
+  /** Called when a worker thread has died, before another takes its number. */
+  workerDied?(worker: number): void;
   /** One line of the log: a damaged chunk, a crashed worker. */
   log(line: string): void;
 }

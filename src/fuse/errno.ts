@@ -12,6 +12,8 @@ export const errno = {
   ENOENT: numbers.ENOENT,
   EIO: numbers.EIO,
   ENXIO: numbers.ENXIO,
+  ENOSPC: numbers.ENOSPC,
+  EOPNOTSUPP: numbers.EOPNOTSUPP,
   E2BIG: numbers.E2BIG,
   EINVAL: numbers.EINVAL,
   EROFS: numbers.EROFS,
@@ -21,6 +23,16 @@ export const errno = {
   ENODATA: numbers.ENODATA,
   ESTALE: numbers.ESTALE,
 } as const;
+
+/** What the system says of a full disk or quota, which whoever writes is to be told; everything else is EIO. */
+const ofWriting = ["ENOSPC", "EDQUOT", "EFBIG"] as const;
+
+/** The number, positive, that a program is told when its write failed with `error`. */
+export function numberOf(error: unknown): number {
+  const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException;
+  const known = ofWriting.find((each) => each === code);
+  return known ? numbers[known] : numbers.EIO;
+}
 
 /** Distinct messages a log takes before it goes quiet: a damaged disk can have a message for each of its chunks. */
 const MOST_MESSAGES = 1000;

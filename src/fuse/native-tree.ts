@@ -4,9 +4,10 @@ import { constants as systemConstants } from "node:os";
 import { LRUCache } from "lru-cache";
 import { NotYet, readFully } from "../bytes/byte-source.js";
 import { ImageError } from "../errors.js";
-import type { Attributes, FileId, FileKind, FileSystem } from "../filesystems/filesystem.js";
+import type { Attributes, Changes, FileId, FileKind, FileSystem } from "../filesystems/filesystem.js";
+import { numberOf } from "./errno.js";
 
-const { ENOENT, ENOTDIR, EISDIR, EIO, EROFS, EINVAL, ENOTSUP, ENODATA } = systemConstants.errno;
+const { ENOENT, ENOTDIR, EISDIR, EROFS, EINVAL, ENOSPC, ENOTSUP, ENODATA } = systemConstants.errno;
 
 const { O_WRONLY, O_RDWR } = constants;
 
@@ -59,7 +60,7 @@ export class NativeTree {
         this.logged.set(words, true);
         this.log(words);
       }
-      return -EIO;
+      return -numberOf(error);
     }
   }
 
@@ -79,7 +80,7 @@ export class NativeTree {
 
   /** @param flags of open(2) */
   open(path: string, flags: number): number {
-    if ((flags & (O_WRONLY | O_RDWR)) !== 0) throw new Errno(EROFS);
+    if ((flags & (O_WRONLY | O_RDWR)) !== 0 && !this.tree.changes) throw new Errno(EROFS);
     const file = this.find(path);
     if (this.tree.attributes(file).kind === "directory") throw new Errno(EISDIR);
     do this.lastHandle = this.lastHandle === largestHandle ? 1 : this.lastHandle + 1;
@@ -104,6 +105,32 @@ export class NativeTree {
     this.reads++;
     this.bytesRead += count;
     return count;
+  }
+
+  /** @returns how many of `bytes` were written: what fits, as at the end of a device */
+  write(path: string, handle: number, position: number, bytes: Uint8Array): number {
+    const file = this.handles.get(handle) ?? this.find(path);
+    const length = Math.min(bytes.length, this.tree.attributes(file).size - position);
+    if (length <= 0) throw new Errno(ENOSPC);
+    this.changes.write(file, position, bytes.subarray(0, length));
+    return length;
+  }
+
+  synchronise(): void {
+    this.changes.flush();
+  }
+
+  /** A file keeps its size, as a device does: to cut it to nothing, as `dd of=` does, is passed over, as there. */
+  truncate(path: string, to: number): void {
+    const { size } = this.attributes(path);
+    if (!this.tree.changes) throw new Errno(EROFS);
+    if (to > size) throw new Errno(ENOSPC);
+    if (to !== 0 && to !== size) throw new Errno(EINVAL);
+  }
+
+  private get changes(): Changes {
+    if (!this.tree.changes) throw new Errno(EROFS);
+    return this.tree.changes;
   }
 
   readLink(path: string): string {

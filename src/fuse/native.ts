@@ -5,6 +5,10 @@
  * What the package does not do is done here: it neither notices that somebody else unmounted, nor unmounts without
  * starting a shell, nor keeps to the size of the buffer that an extended attribute is asked for with. Its limits remain:
  * times have milliseconds and begin in 1970, and names that aren't UTF-8 show U+FFFD for the bytes that break it.
+ *
+ * What is written to goes past the kernel's page cache (direct_io): the package can't have the kernel forget what was
+ * written through another file. So nothing can be mapped to be written to (mmap with MAP_SHARED), each read asks the server,
+ * and there is no fallocate, so that holes can't be punched; a discard of a loop device is refused.
  */
 import { readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -49,14 +53,16 @@ export const native: Driver = {
     let isServing = false;
     // The event loop is never held up for long: unmounting and signals need it.
     const cache = new LocalChunkCache(plan.cacheBytes);
-    const files = build(plan.tree.data, cache, (waited, position) => {
+    const files = build(plan.tree.data, cache, 0, (waited, position) => {
       if (isServing && waited >= patience) throw new NotYet(position);
     });
     const tree = new NativeTree(files, plan.log);
     isServing = true;
     const before = mountAt(plan.mountpoint);
     const descriptors = fuseDescriptors();
-    const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations, { timeout: false });
+    const session = new (sessionClass(Fuse, tree, optionString(plan)))(plan.mountpoint, operations(plan.writable), {
+      timeout: false,
+    });
     try {
       await opened(session);
     } catch (error) {
@@ -92,13 +98,14 @@ function load(): FuseClass {
   return Fuse;
 }
 
+const reading = ["getattr", "readdir", "open", "read", "release", "readlink", "statfs", "getxattr", "listxattr"];
+const writing = ["write", "fsync", "truncate", "ftruncate", "chmod", "chown", "utimens"];
+/** Nothing is made or removed where files are written to; a mount that is read-only refuses these by itself. */
+const refusing = ["mknod", "mkdir", "unlink", "rmdir", "rename", "symlink", "link"];
+
 /** Tells the package which requests we answer; the answers themselves are in sessionClass. */
-const operations = Object.fromEntries(
-  ["getattr", "readdir", "open", "read", "release", "readlink", "statfs", "getxattr", "listxattr"].map((name) => [
-    name,
-    () => {},
-  ]),
-);
+const operations = (writable: boolean | undefined) =>
+  Object.fromEntries([...reading, ...(writable ? [...writing, ...refusing] : [])].map((name) => [name, () => {}]));
 
 /**
  * The package's class with the methods that its C code calls. It would wrap friendlier ones, but those can't answer
@@ -136,6 +143,29 @@ function sessionClass(Fuse: FuseClass, tree: NativeTree, optionText: string): Fu
       const result = tree.answer(path, () => ({ count: tree.read(path, handle, low + high * 2 ** 32, target) }));
       signal(typeof result === "number" ? result : result.count, 0, target.buffer);
     }
+    _op_write(signal: Signal, path: string, handle: number, bytes: Buffer, _: number, low: number, high: number) {
+      const result = tree.answer(path, () => ({ count: tree.write(path, handle, low + high * 2 ** 32, bytes) }));
+      signal(typeof result === "number" ? result : result.count, 0, bytes.buffer);
+    }
+    _op_fsync(signal: Signal, path: string) {
+      signal(tree.answer(path, () => tree.synchronise()) ?? 0);
+    }
+    _op_truncate(signal: Signal, path: string, low: number, high: number) {
+      signal(tree.answer(path, () => tree.truncate(path, low + high * 2 ** 32)) ?? 0);
+    }
+    _op_ftruncate(signal: Signal, path: string, _handle: number, low: number, high: number) {
+      signal(tree.answer(path, () => tree.truncate(path, low + high * 2 ** 32)) ?? 0);
+    }
+    // Owners, modes and times are as they are; that a program would set them is passed over, as by the direct driver.
+    _op_chmod(signal: Signal) {
+      signal(0);
+    }
+    _op_chown(signal: Signal) {
+      signal(0);
+    }
+    _op_utimens(signal: Signal) {
+      signal(0);
+    }
     _op_readlink(signal: Signal, path: string) {
       const result = tree.answer(path, () => tree.readLink(path));
       if (typeof result === "number") signal(result, "");
@@ -155,7 +185,9 @@ function sessionClass(Fuse: FuseClass, tree: NativeTree, optionText: string): Fu
       signal(typeof result === "number" ? result : fillAttribute(result, target), target.buffer);
     }
   }
-  for (const name of Object.keys(operations)) makePatient(Session.prototype, `_op_${name}`);
+  for (const name of Object.keys(operations(true))) makePatient(Session.prototype, `_op_${name}`);
+  const refuse = (signal: Signal) => signal(-constants.errno.EROFS);
+  Object.assign(Session.prototype, Object.fromEntries(refusing.map((name) => [`_op_${name}`, refuse])));
   return Session as unknown as FuseClass;
 }
 
@@ -222,11 +254,13 @@ function statNumbers({ kind, mode, owner, group, size, links, device, allocated,
 }
 
 /** The `-o` list for libfuse; a comma within a value is escaped. */
-function optionString({ options }: MountPlan): string {
+function optionString({ options, writable }: MountPlan): string {
   const escaped = (text: string) => text.replace(/[\\,]/g, "\\$&");
-  const list = ["ro", "nosuid", "nodev", `fsname=${escaped(options.fsname)}`, "subtype=spindle"];
+  const list = [writable ? "rw" : "ro", "nosuid", "nodev", `fsname=${escaped(options.fsname)}`, "subtype=spindle"];
   // An image doesn't change: the kernel may keep what it was told.
-  list.push("kernel_cache", "entry_timeout=86400", "attr_timeout=86400", "negative_timeout=86400");
+  list.push("entry_timeout=86400", "negative_timeout=86400");
+  if (writable) list.push("direct_io", "big_writes", "attr_timeout=1");
+  else list.push("kernel_cache", "attr_timeout=86400");
   if (process.platform === "linux") list.push("nonempty");
   if (options.allowOther) list.push("allow_other", "default_permissions");
   list.push(...options.others.map(escaped));

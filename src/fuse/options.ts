@@ -1,4 +1,4 @@
-/** The `-o` list of mount(8), as far as it makes sense for a read-only tree that this program serves. */
+/** The `-o` list of mount(8), as far as it makes sense for a tree that this program serves. */
 import { usage } from "../errors.js";
 import type { MountOptions } from "./driver.js";
 
@@ -18,10 +18,11 @@ const own = new Set(["fd", "rootmode", "user_id", "group_id", "subtype", "blkdev
 
 /**
  * Parses the lists given with `-o`, in their order; the last word on an option counts.
+ * @param writable whether the mount is to be written to
  * @param fsname what /proc/mounts shows as the source unless `fsname=` is among the options
  * @throws ImageError `usage` for an option that can't be met
  */
-export function parseMountOptions(lists: readonly string[], fsname: string): MountOptions {
+export function parseMountOptions(lists: readonly string[], fsname: string, writable = false): MountOptions {
   let allowOther = false;
   const others: string[] = [];
   for (const option of lists.flatMap((list) => list.split(","))) {
@@ -31,10 +32,11 @@ export function parseMountOptions(lists: readonly string[], fsname: string): Mou
     if (option === "" || isForOthers(name)) continue;
     if (/[\u0000-\u001f\u007f]/.test(option))
       throw usage("-o: an option holds a control character, which no mount option can have.");
-    if (always.has(option)) continue;
+    if (option === "ro" && writable) throw usage("-o ro and --writable exclude each other. Leave one of them out.");
+    if (always.has(option) || (option === "rw" && writable)) continue;
     if (option === "rw")
       throw usage(
-        "-o rw: Spindle serves images read-only. Leave the option out; restore the image to change its files.",
+        "-o rw: Spindle never writes to an image. Leave the option out; --as disk --writable lets you write beside it.",
       );
     if (option === "suid" || option === "dev")
       throw usage(`-o ${option}: an image's files are not trusted that far; Spindle mounts with no${option} always.`);

@@ -3,10 +3,13 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
-import { type ImageSpec, openFiles, openImage } from "../open.js";
+import { OverlayDisk } from "../layers/overlay.js";
+import { type ImageSpec, type OpenedImage, openFiles, openImage, openWritable } from "../open.js";
 import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
+import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
+import { FailureLog } from "./errno.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
@@ -17,6 +20,8 @@ export type DriverName = Driver["name"];
 export interface MountRequest {
   /** Its paths are absolute. */
   readonly image: ImageSpec & { readonly view: "files" | "disk" };
+  /** Writes go to an overlay: in the file of this path, made where there is none; `temporary` vanishes with the mount. */
+  readonly writable?: { readonly overlay: string } | "temporary";
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -89,9 +94,13 @@ export async function serveRequest(
   abort?: AbortSignal,
   waiting?: Waiting,
 ): Promise<void> {
-  const { image } = request;
-  const opened = image.view === "files" ? openFiles(image, undefined, waiting) : openImage(image, undefined, waiting);
+  const { writable } = request;
+  if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
+  const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
+  const opened = openFor(request, workers, waiting);
   const endLog = logPasses(() => opened.passes(), log);
+  const { overlay } = opened;
+  const flushing = overlay && flushNowAndThen(overlay.disk, log);
   try {
     for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
@@ -99,22 +108,58 @@ export async function serveRequest(
         mountpoint: request.mountpoint,
         options: request.options,
         tree: { module: new URL("../open.js", import.meta.url).href, exported: "buildTree", data: opened.treeData },
-        workers: request.workers ?? availableParallelism() * settings.workersPerProcessor,
+        workers,
+        writable: overlay !== undefined,
+        workerDied: overlay && ((worker) => OverlayDisk.releaseDead(overlay.data.memory, worker)),
         cacheBytes: request.cacheBytes,
         chunkSize: opened.chunkSize,
         log,
       },
       driver: await loadDriver(request.driver),
-      image: image.path,
-      view: image.view,
+      image: request.image.path,
+      view: request.image.view,
       log: request.log,
       ready,
       abort,
     });
+    // Whoever unmounts is told that it is done when it is durable.
+    overlay?.disk.flush();
   } finally {
     endLog();
+    clearInterval(flushing);
     opened.close();
   }
+}
+
+function openFor(
+  { image, writable }: MountRequest,
+  workers: number,
+  waiting: Waiting | undefined,
+): OpenedImage & { readonly overlay?: OpenedOverlay } {
+  // One more than those: it answers what had to wait (fuse/direct/crew.ts).
+  const writers = workers + 1;
+  if (writable) return openWritable(image, writable === "temporary" ? undefined : writable.overlay, writers, waiting);
+  return image.view === "files" ? openFiles(image, undefined, waiting) : openImage(image, undefined, waiting);
+}
+
+/** Milliseconds between two flushes that nobody asked for: so much of what was not flushed a crash may cost. */
+const flushInterval = 5000;
+
+/** What the server writes when nobody asks, for the case that it is killed; failures are told to the log. */
+function flushNowAndThen(disk: OverlayDisk, log: (line: string) => void): NodeJS.Timeout {
+  const failures = new FailureLog(log);
+  let flushed = 0;
+  const timer = setInterval(() => {
+    const { writes } = disk;
+    if (writes === flushed) return;
+    try {
+      // To wait for a worker that flushes is not for this thread, which has to replace the worker should it die.
+      if (disk.tryFlush()) flushed = writes;
+    } catch (error) {
+      failures.add(error);
+    }
+  }, flushInterval);
+  return timer.unref();
 }
 
 async function loadDriver(name: DriverName): Promise<Driver> {

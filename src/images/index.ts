@@ -7,6 +7,7 @@ import { dmg } from "./dmg/index.js";
 import { ewf } from "./ewf/index.js";
 import type { ImageFormat } from "./image-format.js";
 import { ova } from "./ova/index.js";
+import { overlay } from "./overlay/index.js";
 import { parallels } from "./parallels/index.js";
 import { partclone } from "./partclone/index.js";
 import { qcow } from "./qcow.js";
@@ -30,6 +31,7 @@ import { vmdk } from "./vmdk/index.js";
  */
 export const images: readonly ImageFormat[] = [
   spin,
+  overlay,
   parallels,
   vhdx,
   qcow2,

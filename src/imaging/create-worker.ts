@@ -10,6 +10,8 @@ import { ZeroDigests } from "../images/spin/content-root.js";
 import { digestLength, fanOut } from "../images/spin/pages.js";
 import { SpinLayer } from "../images/spin/reader.js";
 import { BatchKind } from "../images/spin/writer.js";
+import type { Disk } from "../layers/disk.js";
+import { leftToBase } from "./left-to-base.js";
 import { serveJobs } from "./pool.js";
 
 export interface CreateInit {
@@ -18,6 +20,8 @@ export interface CreateInit {
   readonly base: LayersData | undefined;
   /** Whether the source is a chain of .spin images of this chunk size, whose frames are taken as they are. */
   readonly copies: boolean;
+  /** Layers of the source that lie above the base: what they leave absent isn't read. */
+  readonly above: number;
   readonly chunkSize: number;
   readonly level: number;
   /** Frames are left here, `outputSlot` bytes a slot. */
@@ -30,6 +34,7 @@ export interface CreateInit {
 export interface CreateJob {
   readonly slot: number;
   readonly position: number;
+  /** More than fits a slot only where nothing of it has to be read. */
   readonly length: number;
 }
 
@@ -41,7 +46,9 @@ export interface CreateResult {
 
 serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
   const { chunkSize } = init;
-  const disk = init.source && reopenLayers(init.source, new LocalChunkCache(chunkSize * 4)).disk;
+  const source = init.source && reopenLayers(init.source, new LocalChunkCache(chunkSize * 4));
+  const disk = source?.disk;
+  const above = source?.layers.slice(0, init.above) ?? [];
   const base = init.base && comparison(init.base);
   const frames = init.source && init.copies ? spinChain(init.source) : undefined;
   const compressor = new binding.CCtx();
@@ -78,22 +85,26 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
   return (job) => {
     if (frames) return copy(frames, job);
     const { slot, position, length } = job;
+    const count = Math.ceil(length / chunkSize);
+    const { kinds, lengths, digests } = emptyResult(count);
+    const left = new Uint8Array(count);
+    if (base && above.length > 0)
+      for (let i = 0; i < count; i++) {
+        const start = position + i * chunkSize;
+        const end = Math.min(position + length, start + chunkSize);
+        if (leftToBase(above, start, end) < end - start) continue;
+        left[i] = 1;
+        const { digest, zero } = base.chunk(start / chunkSize);
+        digests.set(digest, i * digestLength);
+        kinds[i] = zero ? BatchKind.sameZero : BatchKind.sameData;
+      }
     const input = own
       ? own.subarray(0, length)
       : Buffer.from(init.input as SharedArrayBuffer, slot * init.inputSlot, length);
-    if (disk) {
-      disk.willRead?.(position, length);
-      const got = readFully(disk, position, input);
-      if (got < length)
-        throw new ImageError(
-          "system",
-          `${disk.name}: ended at byte ${position + got}, but was ${disk.size} bytes long at the start: it shrank while it was read. No image was made; try again when it is at rest.`,
-        );
-    }
-    const count = Math.ceil(length / chunkSize);
-    const { kinds, lengths, digests } = emptyResult(count);
+    if (disk) readTouched(disk, position, length, input, left);
     let at = slot * init.outputSlot;
     for (let i = 0; i < count; i++) {
+      if (left[i] === 1) continue;
       const chunk = input.subarray(i * chunkSize, Math.min(length, (i + 1) * chunkSize));
       const zero = zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0;
       const digest = !zero
@@ -113,6 +124,25 @@ serveJobs<CreateInit, CreateJob, CreateResult>((init) => {
     }
     return { kinds, lengths, digests };
   };
+
+  /** Fills `input` with the disk's bytes but those of the chunks that are `left`. */
+  function readTouched(disk: Disk, position: number, length: number, input: Buffer, left: Uint8Array): void {
+    for (let first = 0; first < left.length; first++) {
+      if (left[first] === 1) continue;
+      let end = first;
+      while (end < left.length && left[end] === 0) end++;
+      const from = first * chunkSize;
+      const target = input.subarray(from, Math.min(length, end * chunkSize));
+      disk.willRead?.(position + from, target.length);
+      const got = readFully(disk, position + from, target);
+      if (got < target.length)
+        throw new ImageError(
+          "system",
+          `${disk.name}: ended at byte ${position + from + got}, but was ${disk.size} bytes long at the start: it shrank while it was read. No image was made; try again when it is at rest.`,
+        );
+      first = end;
+    }
+  }
 });
 
 const emptyResult = (count: number): CreateResult => ({
@@ -137,6 +167,12 @@ function comparison(data: LayersData) {
       const { digests } = chain.leaf(Math.floor(chunk / fanOut));
       const at = (chunk % fanOut) * digestLength;
       return digests.compare(digest, 0, digestLength, at, at + digestLength) === 0;
+    },
+    /** What the base has there. */
+    chunk(chunk: number): { digest: Uint8Array; zero: boolean } {
+      const { digests, zero } = chain.leaf(Math.floor(chunk / fanOut));
+      const at = (chunk % fanOut) * digestLength;
+      return { digest: digests.subarray(at, at + digestLength), zero: zero[chunk % fanOut] === 1 };
     },
   };
 }

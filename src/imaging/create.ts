@@ -20,6 +20,7 @@ import type { Layer } from "../layers/layer.js";
 import type { Waiting } from "../packed/waiting.js";
 import { settings } from "../settings.js";
 import type { CreateInit, CreateJob, CreateResult } from "./create-worker.js";
+import { layersAbove, leftToBase } from "./left-to-base.js";
 import { OutputFile, sameFile, statOf } from "./output-file.js";
 import { WorkerPool } from "./pool.js";
 import { describeSource } from "./source.js";
@@ -94,10 +95,12 @@ export async function createImage(options: CreateOptions): Promise<Created> {
     const slots = options.threads * 2 + 1;
     const jobSize = Math.max(settings.jobSize, chunkSize);
     const outputSlot = (jobSize / chunkSize) * longestFrame(chunkSize);
+    const above = source && base && layersAbove(source, base.layers[0]!);
     const init: CreateInit = {
       source: source?.data,
       base: base?.opened.data,
       copies: options.goesOn?.frames === true && isOfSpin(source, chunkSize),
+      above: above?.length ?? 0,
       chunkSize,
       level: options.level,
       output: new SharedArrayBuffer(slots * outputSlot),
@@ -131,7 +134,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
       while (free.length === 0) await writeNext();
     };
 
-    if (source) await readDisk(source.disk, base?.chain, init, pieces, submit, writeNext);
+    if (source) await readDisk(source.disk, base?.chain, above, init, pieces, submit, writeNext);
     else if ((await readStream(options.stream!, init, submit)) === 0)
       throw missing(
         "-: ended before its first byte, and no image was made. See what the command before the pipe said.",
@@ -172,10 +175,14 @@ function batchOf(piece: { slot: number; length: number }, init: CreateInit): Omi
 
 type Submit = (position: number, length: number, fill?: (slot: number) => void) => Promise<void>;
 
+/** Bytes of disk that one job takes where all is left to the base, so that none of it is read. */
+const longestLeft = 256 << 20;
+
 /** Hands out the disk in jobs, and whole leaves that are holes at once. */
 async function readDisk(
   disk: Disk,
   base: ChainDigests | undefined,
+  above: readonly Layer[] | undefined,
   init: CreateInit,
   pieces: Piece[],
   submit: Submit,
@@ -193,7 +200,9 @@ async function readDisk(
         continue;
       }
     }
-    const length = Math.min(init.inputSlot, disk.size - position);
+    const left = above ? leftToBase(above, position, Math.min(disk.size, position + longestLeft)) : 0;
+    const length =
+      left > init.inputSlot ? left - (left % init.chunkSize) : Math.min(init.inputSlot, disk.size - position);
     await submit(position, length);
     position += length;
   }

@@ -50,7 +50,15 @@ export interface ParentReference {
    * Checks that `candidate` is the parent that was recorded.
    * @throws ImageError `mismatch` naming both files, what differs and what to do.
    */
-  check(candidate: Layer): void;
+  check(candidate: Layer, file: ParentFile): void;
+}
+
+/** What the system tells of the file that a candidate was opened from. */
+export interface ParentFile {
+  /** In bytes. */
+  readonly size: number;
+  /** When it was changed last, in nanoseconds since 1970, as decimal digits; empty where that isn't told. */
+  readonly modified: string;
 }
 
 /** What can be checked of a layer, in pieces that many workers can check side by side. */

@@ -9,6 +9,8 @@ import { createSharedCacheMemory, type SharedCacheMemory, SharedChunkCache } fro
 import { ImageError } from "../../errors.js";
 import type { MountPlan } from "../driver.js";
 import { errno, FailureLog } from "../errno.js";
+import { createInvalidationMemory, type InvalidationMemory, InvalidationRing } from "./invalidation.js";
+import type { InvalidatorStart } from "./invalidator.js";
 import { Reply } from "./protocol.js";
 import { createState, Overview, type SharedState } from "./state.js";
 import type { LateMessage, WorkerMessage, WorkerStart } from "./worker.js";
@@ -56,6 +58,9 @@ export class Crew {
   private readonly cache: SharedCacheMemory;
   private readonly state: SharedState;
   private readonly overview: Overview;
+  private readonly invalidation: InvalidationMemory | undefined;
+  /** Whether the thread runs that has the kernel forget pages. */
+  private invalidates = false;
   private fd: number | undefined;
   private finished = false;
   private readonly late: Late = { waiting: [], worker: undefined, busy: false };
@@ -68,8 +73,9 @@ export class Crew {
   /** @param workers at least 1 */
   constructor(
     private readonly plan: MountPlan,
-    workers: number,
+    private readonly workers: number,
   ) {
+    this.invalidation = plan.writable ? createInvalidationMemory() : undefined;
     this.failures = new FailureLog(plan.log);
     this.cache = createSharedCacheMemory({
       bytes: plan.cacheBytes,
@@ -96,6 +102,7 @@ export class Crew {
    */
   serve(fd: number, fillsZeros: boolean): void {
     this.fd = fd;
+    if (this.invalidation) this.startInvalidator(this.invalidation, fd);
     this.overview.start(fd, fillsZeros);
   }
 
@@ -112,7 +119,8 @@ export class Crew {
   private start(place: Place): void {
     const { plan, cache, state } = this;
     place.requests = this.overview.requestsOf(place.number);
-    const workerData: WorkerStart = { number: place.number, tree: plan.tree, cache, state };
+    const { invalidation } = this;
+    const workerData: WorkerStart = { number: place.number, tree: plan.tree, cache, state, invalidation };
     const worker = new Worker(new URL("./worker.js", import.meta.url), {
       workerData,
       name: `spindle ${place.number}`,
@@ -168,7 +176,7 @@ export class Crew {
 
   /** When the others have ended, nothing is put off any more. */
   private endLateIfAlone(): void {
-    if (this.alive === 1) this.late.worker?.postMessage("end" satisfies LateMessage);
+    if (this.alive === (this.invalidates ? 2 : 1)) this.late.worker?.postMessage("end" satisfies LateMessage);
   }
 
   private async exited(place: Place, reason: string, failure: Error | undefined): Promise<void> {
@@ -179,6 +187,8 @@ export class Crew {
     }
     const answered = this.answerFor(place.number);
     await SharedChunkCache.releaseDead(this.cache, place.number);
+    if (this.invalidation) InvalidationRing.releaseDead(this.invalidation, place.number, this.workers + 2);
+    this.plan.workerDied?.(place.number);
     if (answered || this.overview.requestsOf(place.number) > place.requests) place.deaths = 0;
     place.deaths++;
     const what = answered ? "; the request that it held was answered with an input/output error" : "";
@@ -206,10 +216,25 @@ export class Crew {
     return true;
   }
 
+  /** Without this thread nobody who writes is answered: when it fails, the mount ends. */
+  private startInvalidator(memory: InvalidationMemory, fd: number): void {
+    const workerData: InvalidatorStart = { memory, fd, owner: this.workers + 1 };
+    const thread = new Worker(new URL("./invalidator.js", import.meta.url), { workerData, name: "spindle pages" });
+    this.alive++;
+    this.invalidates = true;
+    thread.on("error", (error: unknown) => {
+      this.plan.log(`the thread that keeps the files' pages alike stopped. Unmounting. The reason: ${error}`);
+      this.hopeless();
+    });
+    thread.on("exit", () => this.leave());
+  }
+
   private leave(): void {
     this.overview.wakeAll();
     this.alive--;
     this.endLateIfAlone();
+    // Then nothing more will be written.
+    if (this.invalidation && this.alive === 1) InvalidationRing.end(this.invalidation);
     if (this.alive === 0) this.reportEnded();
   }
 }

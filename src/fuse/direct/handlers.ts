@@ -5,10 +5,12 @@
 import { NotYet } from "../../bytes/byte-source.js";
 import { corrupt } from "../../errors.js";
 import type { Entry, FileId, FileSystem } from "../../filesystems/filesystem.js";
-import { errno, type FailureLog } from "../errno.js";
+import { errno, type FailureLog, numberOf } from "../errno.js";
+import { type InvalidationRing, type OpenFiles, ReplyKind } from "./invalidation.js";
 import { Listings } from "./listings.js";
 import {
   direntLength,
+  FATTR_SIZE,
   opcodes,
   READ_LOCKOWNER,
   type Reply,
@@ -20,6 +22,10 @@ import {
 export const NO_REPLY = -65536;
 /** The request has to be answered later: what it needs has to be waited for. */
 export const LATER = -65537;
+
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const FALLOC_FL_ZERO_RANGE = 16;
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -44,6 +50,8 @@ export class Session {
   fillsZeros = false;
   /** What the last request answered with LATER waits for. */
   awaited = 0;
+  /** Of a mount that is written to: which files are open, and who has the kernel forget what others changed. */
+  writing: { readonly open: OpenFiles; readonly ring: InvalidationRing } | undefined;
 
   constructor(
     readonly tree: FileSystem,
@@ -299,6 +307,104 @@ function sized(request: Request, reply: Reply, value: Uint8Array): number {
   return value.length;
 }
 
+/**
+ * A file's pages are forgotten by the kernel when it is opened, and then when others write to the same bytes: so it has to
+ * be known who is open.
+ */
+function open(session: Session, request: Request, reply: Reply): number {
+  if (!session.writing) return -errno.ENOSYS;
+  session.writing.open.opened(session.file(request));
+  reply.clear(0, structures.fuse_open_out.size);
+  return structures.fuse_open_out.size;
+}
+
+function release(session: Session, request: Request): number {
+  session.writing?.open.closed(session.file(request));
+  return 0;
+}
+
+function write(session: Session, request: Request, reply: Reply): number {
+  const { tree, writing } = session;
+  if (!tree.changes || !writing) return -errno.EROFS;
+  const { size, fields } = structures.fuse_write_in;
+  const file = session.file(request);
+  const position = request.u64(fields.offset);
+  const rest = tree.attributes(file).size - position;
+  const length = Math.min(request.u32(fields.size), rest);
+  // As at the end of a device: what fits is written, and then there is no space.
+  if (length <= 0) return -errno.ENOSPC;
+  const failed = refused(session, () => tree.changes!.write(file, position, request.data(size, length)));
+  if (failed !== 0) return failed;
+  reply.u32(structures.fuse_write_out.fields.size, length);
+  reply.u32(structures.fuse_write_out.fields.size + 4, 0);
+  const handed = forgetElsewhere(session, request, file, position, length, ReplyKind.written);
+  return handed ? NO_REPLY : structures.fuse_write_out.size;
+}
+
+function allocate(session: Session, request: Request): number {
+  const { tree, writing } = session;
+  if (!tree.changes || !writing) return -errno.EROFS;
+  const { fields } = structures.fuse_fallocate_in;
+  const mode = request.u32(fields.mode) & ~FALLOC_FL_KEEP_SIZE;
+  // To take room beforehand is nothing that an overlay does; glibc then writes, which takes it.
+  if (mode !== FALLOC_FL_PUNCH_HOLE && mode !== FALLOC_FL_ZERO_RANGE) return -errno.EOPNOTSUPP;
+  const file = session.file(request);
+  const position = request.u64(fields.offset);
+  const { size } = tree.attributes(file);
+  const wanted = request.u64(fields.length);
+  if (position + wanted > size && (request.u32(fields.mode) & FALLOC_FL_KEEP_SIZE) === 0) return -errno.ENOSPC;
+  const length = Math.min(wanted, size - position);
+  if (length <= 0) return 0;
+  const failed = refused(session, () => tree.changes!.clear(file, position, length));
+  if (failed !== 0) return failed;
+  return forgetElsewhere(session, request, file, position, length, ReplyKind.empty) ? NO_REPLY : 0;
+}
+
+const synchronise: Handler = (session) => {
+  const { changes } = session.tree;
+  return changes ? refused(session, () => changes.flush()) : -errno.ENOSYS;
+};
+
+/** A file keeps its size, as a device does: to cut it to nothing, as `dd of=` does, is passed over, as there. */
+function setAttributes(session: Session, request: Request, reply: Reply): number {
+  if (!session.writing) return -errno.EROFS;
+  const { fields } = structures.fuse_setattr_in;
+  const attributes = session.tree.attributes(session.file(request));
+  if ((request.u32(fields.valid) & FATTR_SIZE) !== 0) {
+    const size = request.u64(fields.size);
+    if (size > attributes.size) return -errno.ENOSPC;
+    if (size !== 0 && size !== attributes.size) return -errno.EINVAL;
+  }
+  return reply.attrOut(attributes);
+}
+
+/** 0, or the number of what `act` failed with, which is logged. */
+function refused(session: Session, act: () => void): number {
+  try {
+    act();
+    return 0;
+  } catch (error) {
+    if (error instanceof NotYet) throw error;
+    session.log.add(error);
+    return -numberOf(error);
+  }
+}
+
+/** @returns whether the reply was handed over with what is to be forgotten */
+function forgetElsewhere(
+  session: Session,
+  request: Request,
+  file: FileId,
+  position: number,
+  length: number,
+  reply: number,
+): boolean {
+  const { open, ring } = session.writing!;
+  const shares = session.tree.changes!.others(file, position, length).filter((share) => open.isOpen(share.file));
+  if (shares.length === 0) return false;
+  return ring.give(shares, { file, position, length }, reply, request.uniqueLow, request.uniqueHigh);
+}
+
 /** Nothing to do on an image, which does not change. */
 const done: Handler = () => 0;
 /** The kernel takes ENOSYS for "never ask again": it does these by itself, or not at all. */
@@ -324,16 +430,18 @@ const rows: [keyof typeof opcodes, Handler][] = [
   // Requests are answered in the order they come; there is nothing to interrupt.
   ["INTERRUPT", noReply],
   ["DESTROY", done],
-  ["RELEASE", done],
+  ["RELEASE", release],
   ["RELEASEDIR", done],
-  ["OPEN", unneeded],
+  ["OPEN", open],
   ["OPENDIR", unneeded],
   ["FLUSH", unneeded],
   ["ACCESS", unneeded],
-  ["FSYNC", unneeded],
+  ["FSYNC", synchronise],
   ["FSYNCDIR", unneeded],
-  // The mount is read-only, so that the kernel refuses these by itself; a remount could not change it.
-  ["SETATTR", readOnly],
+  ["WRITE", write],
+  ["FALLOCATE", allocate],
+  ["SETATTR", setAttributes],
+  // Nothing is made or removed, whether files can be written to or not.
   ["SYMLINK", readOnly],
   ["MKNOD", readOnly],
   ["MKDIR", readOnly],
@@ -342,13 +450,11 @@ const rows: [keyof typeof opcodes, Handler][] = [
   ["RENAME", readOnly],
   ["RENAME2", readOnly],
   ["LINK", readOnly],
-  ["WRITE", readOnly],
   ["CREATE", readOnly],
   ["TMPFILE", readOnly],
   ["SETXATTR", readOnly],
   ["REMOVEXATTR", readOnly],
-  ["FALLOCATE", readOnly],
-  ["COPY_FILE_RANGE", readOnly],
+  ["COPY_FILE_RANGE", unneeded],
 ];
 
 const operations: (Handler | undefined)[] = [];

@@ -16,7 +16,7 @@ import { availableParallelism } from "node:os";
 import { unsupported } from "../../errors.js";
 import { getpagesize } from "../../libc.js";
 import { settings } from "../../settings.js";
-import type { Driver, MountOptions, MountPlan, Server } from "../driver.js";
+import type { Driver, MountPlan, Server } from "../driver.js";
 import { Crew } from "./crew.js";
 import { answerInit } from "./init.js";
 import { type KernelMount, makeMount, raiseReadahead, takeAway } from "./kernel-mount.js";
@@ -38,8 +38,8 @@ export const direct: Driver = {
     let fillsZeros: boolean;
     try {
       await crew.built;
-      made = await makeMount(plan.mountpoint, plan.options);
-      fillsZeros = initialise(made.fd, plan.options);
+      made = await makeMount(plan.mountpoint, plan.options, plan.writable === true);
+      fillsZeros = initialise(made.fd, plan);
     } catch (error) {
       crew.dismiss();
       await crew.ended;
@@ -61,7 +61,8 @@ async function abandon(made: KernelMount): Promise<void> {
  * Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting.
  * @returns whether the kernel fills what a reply lacks with zeros
  */
-function initialise(fd: number, { allowOther, others }: MountOptions): boolean {
+function initialise(fd: number, { options, writable }: MountPlan): boolean {
+  const { allowOther, others } = options;
   const enforce = allowOther || others.includes("default_permissions");
   const request = new Request(65536);
   const reply = new Reply(4096);
@@ -69,7 +70,7 @@ function initialise(fd: number, { allowOther, others }: MountOptions): boolean {
     readSync(fd, request.bytes, 0, request.bytes.length, null);
     if (request.opcode !== opcodes.INIT)
       throw unsupported(`the kernel's first request is ${request.opcode} instead of INIT (${opcodes.INIT}).`);
-    const { length, done, fillsZeros } = answerInit(request, reply, getpagesize(), enforce);
+    const { length, done, fillsZeros } = answerInit(request, reply, getpagesize(), enforce, writable);
     writeSync(fd, reply.bytes, reply.start, reply.finish(request.uniqueLow, request.uniqueHigh, length));
     if (done) return fillsZeros;
   }

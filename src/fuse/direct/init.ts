@@ -23,24 +23,26 @@ const MOST_BACKGROUND = 64;
  *   with no bytes at all, and the kernel need not copy them;
  * - CACHE_SYMLINKS, PARALLEL_DIROPS, MAX_PAGES: fewer requests, more at a time, larger ones.
  */
-const wanted =
+const always =
   initFlags.ASYNC_READ |
   initFlags.ASYNC_DIO |
-  initFlags.WRITEBACK_CACHE |
   initFlags.EXPORT_SUPPORT |
   initFlags.BIG_WRITES |
   initFlags.DO_READDIRPLUS |
   initFlags.PARALLEL_DIROPS |
-  initFlags.NO_OPEN_SUPPORT |
   initFlags.NO_OPENDIR_SUPPORT |
   initFlags.MAX_PAGES |
   initFlags.CACHE_SYMLINKS;
+
+/** Of a mount that is only read. One that is written to has to know which of its files are open (handlers.ts). */
+const readOnly = initFlags.WRITEBACK_CACHE | initFlags.NO_OPEN_SUPPORT;
 
 /**
  * Writes the body of the reply to INIT. `done` is false when the kernel speaks a newer major version and will send a
  * second INIT in ours; `fillsZeros` tells whether the kernel fills what a reply to a read of its page cache lacks.
  * @param pageSize of this machine, bytes: the kernel counts a request's size in pages.
  * @param enforce whether the kernel is to enforce the files' permissions.
+ * @param writable whether files can be written to.
  * @throws ImageError `unsupported` for a kernel before Linux 5.4.
  */
 export function answerInit(
@@ -48,6 +50,7 @@ export function answerInit(
   reply: Reply,
   pageSize: number,
   enforce: boolean,
+  writable = false,
 ): { length: number; done: boolean; fillsZeros: boolean } {
   const major = request.u32(initIn.major);
   const minor = request.u32(initIn.minor);
@@ -60,14 +63,17 @@ export function answerInit(
       `this kernel speaks FUSE ${major}.${minor}; Spindle's direct driver needs ${protocol.major}.${protocol.oldestMinor} (Linux 5.4). Mount with --driver fuse-native.`,
     );
   reply.u32(initOut.max_readahead, settings.readaheadKiB * 1024);
-  const agreed = (enforce ? wanted | initFlags.POSIX_ACL : wanted) & request.u32(initIn.flags);
+  const agreed = (always | (writable ? 0 : readOnly) | (enforce ? initFlags.POSIX_ACL : 0)) & request.u32(initIn.flags);
   reply.u32(initOut.flags, agreed);
   reply.u16(initOut.max_background, MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
-  // Nothing is ever written; a small value lets the workers' request buffers be small.
-  reply.u32(initOut.max_write, 4096);
+  // A small value lets the workers' request buffers be small.
+  reply.u32(initOut.max_write, writable ? settings.largestWriteRequest : 4096);
   reply.u32(initOut.time_gran, 1);
-  reply.u16(initOut.max_pages, Math.max(1, Math.floor(settings.largestRequest / pageSize)));
+  reply.u16(
+    initOut.max_pages,
+    Math.max(1, Math.floor((writable ? settings.largestWriteRequest : settings.largestRequest) / pageSize)),
+  );
   return {
     length: structures.fuse_init_out.size,
     done: true,

@@ -22,17 +22,20 @@ export interface KernelMount {
  * Mounts at an existing folder. The mount does not answer yet: whoever touches it waits for the first request's reply.
  * @throws ImageError telling why and what to do; nothing is mounted then
  */
-export async function makeMount(mountpoint: string, options: MountOptions): Promise<KernelMount> {
+export async function makeMount(mountpoint: string, options: MountOptions, writable: boolean): Promise<KernelMount> {
   if (!existsSync("/dev/fuse"))
     throw missing(
       "There is no /dev/fuse. Load the kernel module with `modprobe fuse` as root; in a container, start it with --device /dev/fuse.",
     );
-  const fd = process.geteuid!() === 0 ? mountAsRoot(mountpoint, options) : await mountWithHelper(mountpoint, options);
+  const fd =
+    process.geteuid!() === 0
+      ? mountAsRoot(mountpoint, options, writable)
+      : await mountWithHelper(mountpoint, options, writable);
   const found = mountAt(mountpoint);
   return { fd, mount: found?.type === ourType ? found : undefined };
 }
 
-function mountAsRoot(mountpoint: string, options: MountOptions): number {
+function mountAsRoot(mountpoint: string, options: MountOptions, writable: boolean): number {
   let fd: number;
   try {
     fd = openSync("/dev/fuse", constants.O_RDWR); // Node adds O_CLOEXEC
@@ -40,7 +43,7 @@ function mountAsRoot(mountpoint: string, options: MountOptions): number {
     throw system("opening /dev/fuse", error);
   }
   try {
-    const { flags, data } = systemOptions(options, fd, process.getuid!(), process.getgid!());
+    const { flags, data } = systemOptions(options, fd, process.getuid!(), process.getgid!(), writable);
     if (mount(options.fsname || "spindle", mountpoint, ourType, flags, data) === 0) return fd;
     const error = failure("mount");
     if (error.code === "EPERM")
@@ -56,8 +59,8 @@ function mountAsRoot(mountpoint: string, options: MountOptions): number {
   }
 }
 
-async function mountWithHelper(mountpoint: string, options: MountOptions): Promise<number> {
-  const list = helperOptions(options);
+async function mountWithHelper(mountpoint: string, options: MountOptions, writable: boolean): Promise<number> {
+  const list = helperOptions(options, writable);
   const [ours, theirs] = socketPair();
   try {
     runHelper(mountpoint, list, theirs);

@@ -1,5 +1,6 @@
 /** Mount options as mount(2) and as fusermount3 want them. No I/O. */
 import { usage } from "../../errors.js";
+import { settings } from "../../settings.js";
 import type { MountOptions } from "../driver.js";
 import { isForOthers } from "../options.js";
 
@@ -34,10 +35,12 @@ export function systemOptions(
   fd: number,
   user: number,
   group: number,
+  writable = false,
 ): { flags: number; data: string } {
-  let bits = flags.ro | flags.nosuid | flags.nodev;
+  let bits = (writable ? 0 : flags.ro) | flags.nosuid | flags.nodev;
   const words = [`fd=${fd}`, "rootmode=40000", `user_id=${user}`, `group_id=${group}`];
   if (options.allowOther) words.push("allow_other", "default_permissions");
+  if (writable) words.push(...readLimit(options));
   for (const option of checked(options)) {
     if (Object.hasOwn(flags, option)) bits |= flags[option];
     else if (!words.includes(option)) words.push(option);
@@ -49,12 +52,23 @@ export function systemOptions(
  * The list after `-o` of fusermount3, which adds the descriptor and the user by itself.
  * @throws ImageError `usage` naming an option that can't be met
  */
-export function helperOptions(options: MountOptions): string {
-  const words = ["ro", "nosuid", "nodev", `fsname=${escapeOption(options.fsname)}`, "subtype=spindle"];
+export function helperOptions(options: MountOptions, writable = false): string {
+  const words = [
+    writable ? "rw" : "ro",
+    "nosuid",
+    "nodev",
+    `fsname=${escapeOption(options.fsname)}`,
+    "subtype=spindle",
+  ];
   if (options.allowOther) words.push("allow_other", "default_permissions");
+  if (writable) words.push(...readLimit(options));
   for (const option of checked(options)) if (!words.includes(option)) words.push(option);
   return words.join(",");
 }
+
+/** Requests may be large for the sake of writing, while reads are best in pieces that several workers take (settings.ts). */
+const readLimit = ({ others }: MountOptions) =>
+  others.some((option) => option.startsWith("max_read=")) ? [] : [`max_read=${settings.largestRequest}`];
 
 /** fusermount3 takes a comma for the end of an option unless a backslash comes before it. */
 export function escapeOption(value: string): string {

@@ -72,6 +72,12 @@ export const structures = {
     fields: { blocks: 0, bfree: 8, bavail: 16, files: 24, ffree: 32, bsize: 40, namelen: 44, frsize: 48 },
   },
   fuse_read_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, read_flags: 20, lock_owner: 24, flags: 32 } },
+  fuse_open_out: { size: 16, fields: { fh: 0, open_flags: 8 } },
+  fuse_write_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, write_flags: 20, lock_owner: 24, flags: 32 } },
+  fuse_write_out: { size: 8, fields: { size: 0 } },
+  fuse_fallocate_in: { size: 32, fields: { fh: 0, offset: 8, length: 16, mode: 24 } },
+  fuse_setattr_in: { size: 88, fields: { valid: 0, fh: 8, size: 16 } },
+  fuse_notify_inval_inode_out: { size: 24, fields: { ino: 0, off: 8, len: 16 } },
   fuse_dirent: { size: 24, fields: { ino: 0, off: 8, namelen: 16, type: 20, name: 24 } },
   fuse_direntplus: { size: 152, fields: { entry_out: 0, dirent: 128 } },
   fuse_getxattr_in: { size: 8, fields: { size: 0 } },
@@ -168,6 +174,10 @@ export const protocol = { major: 7, minor: 39, oldestMinor: 31 } as const;
 
 /** Of fuse_read_in.read_flags: set by the kernel on reads that bypass its page cache, and on no others. */
 export const READ_LOCKOWNER = 1 << 1;
+/** Of fuse_setattr_in.valid. */
+export const FATTR_SIZE = 1 << 3;
+/** The error field of a message that is no reply: the pages of a file's stretch are to be forgotten. */
+export const NOTIFY_INVAL_INODE = 2;
 /** nodeid of the mounted root. */
 export const ROOT_NODE = 1;
 /** What libfuse, too, writes where an inode number is not known. */
@@ -176,7 +186,7 @@ export const UNKNOWN_INODE = 0xffffffff;
 const STATX_BASIC_STATS = 0x7ff;
 const STATX_BTIME = 0x800;
 /** Seconds for which the kernel may keep names and attributes: ten years, for an image does not change. */
-const VALID_SECONDS = 10 * 365 * 86400;
+export const VALID_SECONDS = 10 * 365 * 86400;
 const BLOCK_SIZE = 4096;
 const HIGH = 2 ** 32;
 
@@ -243,6 +253,11 @@ export class Request {
     return this.words[at + 1] * HIGH + this.words[at];
   }
 
+  /** `length` bytes from `offset` on, as a view that is valid until the next request. */
+  data(offset: number, length: number): Uint8Array {
+    return this.bytes.subarray(BODY + offset, BODY + offset + length);
+  }
+
   /** The bytes from `offset` up to a NUL, as a view that is valid until the next request. */
   name(offset: number): Uint8Array {
     const start = BODY + offset;
@@ -271,6 +286,8 @@ export class Reply {
   readonly body: Uint8Array;
   /** Longest body in bytes. */
   readonly capacity: number;
+  /** Seconds for which the kernel may keep attributes. */
+  attributesValid = VALID_SECONDS;
   private readonly words: Uint32Array;
   private readonly views: Uint8Array[] = [];
 
@@ -352,7 +369,7 @@ export class Reply {
   /** struct fuse_attr_out. */
   attrOut(a: Attributes): number {
     this.clear(0, attrOut.attr);
-    this.u64(attrOut.attr_valid, VALID_SECONDS);
+    this.u64(attrOut.attr_valid, this.attributesValid);
     this.attributes(attrOut.attr, a);
     return structures.fuse_attr_out.size;
   }
@@ -363,7 +380,7 @@ export class Reply {
     else this.node(offset + entryOut.nodeid, file);
     this.u64(offset + entryOut.generation, 0);
     this.u64(offset + entryOut.entry_valid, VALID_SECONDS);
-    this.u64(offset + entryOut.attr_valid, VALID_SECONDS);
+    this.u64(offset + entryOut.attr_valid, this.attributesValid);
     this.u64(offset + entryOut.entry_valid_nsec, 0);
     this.attributes(offset + entryOut.attr, a);
     return structures.fuse_entry_out.size;
@@ -392,7 +409,7 @@ export class Reply {
   /** struct fuse_statx_out. */
   statxOut(a: Attributes): number {
     this.clear(0, structures.fuse_statx_out.size);
-    this.u64(statxOut.attr_valid, VALID_SECONDS);
+    this.u64(statxOut.attr_valid, this.attributesValid);
     const at = statxOut.stat;
     this.u32(at + statx.mask, STATX_BASIC_STATS | (a.born ? STATX_BTIME : 0));
     this.u32(at + statx.blksize, BLOCK_SIZE);

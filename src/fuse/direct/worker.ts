@@ -10,6 +10,7 @@ import { settings } from "../../settings.js";
 import type { TreeBuilder, TreeSpec } from "../driver.js";
 import { FailureLog } from "../errno.js";
 import { Session } from "./handlers.js";
+import { type InvalidationMemory, InvalidationRing, OpenFiles } from "./invalidation.js";
 import { Reply, Request } from "./protocol.js";
 import { serve, serveLate } from "./serve.js";
 import { type SharedState, WorkerState } from "./state.js";
@@ -20,6 +21,8 @@ export interface WorkerStart {
   readonly tree: TreeSpec;
   readonly cache: SharedCacheMemory;
   readonly state: SharedState;
+  /** Of a mount that is written to. */
+  readonly invalidation?: InvalidationMemory;
 }
 
 export type WorkerMessage =
@@ -35,10 +38,12 @@ export type WorkerMessage =
 /** What the worker for requests that were put off is told: a request, or that there will be no more. */
 export type LateMessage = { readonly request: Uint8Array } | "end";
 
-/** Requests are small, since nothing is written: names, and forgets by the thousand. The kernel wants 8192 at least. */
+/** Requests are small where nothing is written: names, and forgets by the thousand. The kernel wants 8192 at least. */
 const REQUEST_SIZE = 65536;
 /** Milliseconds that a request waits for its bytes before it is put off. */
 const patience = 50;
+/** Seconds for which the kernel may keep the times of files that are written to. */
+const CHANGING_SECONDS = 1;
 
 const send = (message: WorkerMessage) => parentPort!.postMessage(message);
 
@@ -49,7 +54,7 @@ async function run(start: WorkerStart): Promise<void> {
     const module = (await import(start.tree.module)) as Record<string, TreeBuilder>;
     const cache = new SharedChunkCache(start.cache, start.number);
     let isServing = false;
-    const tree = module[start.tree.exported](start.tree.data, cache, (waited, position) => {
+    const tree = module[start.tree.exported](start.tree.data, cache, start.number, (waited, position) => {
       // What is waited for long must not keep a worker from requests that need not wait.
       if (isServing && waited >= patience) throw new NotYet(position);
     });
@@ -61,8 +66,13 @@ async function run(start: WorkerStart): Promise<void> {
     send({ kind: "failed", code, text });
     return;
   }
-  const request = new Request(REQUEST_SIZE);
+  const { invalidation } = start;
+  const request = new Request(invalidation ? REQUEST_SIZE + settings.largestWriteRequest : REQUEST_SIZE);
   const reply = new Reply(settings.largestRequest);
+  if (invalidation) {
+    session.writing = { open: new OpenFiles(invalidation), ring: new InvalidationRing(invalidation, start.number) };
+    reply.attributesValid = CHANGING_SECONDS;
+  }
   send({ kind: "built" });
   const fd = state.descriptor();
   session.fillsZeros = state.fillsZeros;

@@ -1,0 +1,214 @@
+/**
+ * What was written through one file is seen through the others that share its bytes: the kernel keeps a page cache for
+ * each, so the others' pages are to be forgotten before the writer is told that it wrote.
+ *
+ * That is the work of a thread of its own (invalidator.ts), which also sends the writer's reply. The kernel waits for pages
+ * that are just being read, and whoever asks it to forget them waits with it: a worker could wait for a read that only
+ * workers answer. Workers hand over what is to be forgotten through a ring of shared memory, and go on.
+ *
+ *     words (Int32)   lock | given | done | ending | all || entries of 16 words
+ *
+ * - Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
+ * - **Two who write the same page through two files at once must not wait for each other.** The kernel keeps the page of a
+ *   partial write locked until its reply. The first one's reply waits for the second one's page to be forgotten; so where
+ *   an entry for what was just written is in the ring, the reply isn't handed over but sent at once. What both see in the
+ *   end is the same; for the moment between, neither order of two writes at a time is wrong. The same goes for changes to
+ *   mapped pages, which the kernel writes back when it is asked to forget them, and waits for that.
+ * - **Nobody waits for room**: where the ring is full, all pages of all files are forgotten soon, and replies sent at once.
+ */
+import { SharedLock } from "../../bytes/shared-lock.js";
+import type { FileId, Share } from "../../filesystems/filesystem.js";
+
+/** Plain data; shared, not copied, when given to a thread. */
+export interface InvalidationMemory {
+  readonly ring: SharedArrayBuffer;
+  /** Int32: how often each of the first files is open. */
+  readonly opens: SharedArrayBuffer;
+}
+
+const LOCK = 0;
+/** Entries handed over, and done with, since the start; they wrap around. */
+const GIVEN = 1;
+const DONE = 2;
+const ENDING = 3;
+/** 1 when there was no room. */
+const ALL = 4;
+const FIRST = 16;
+const ENTRY = 16;
+/** More than all requests that are usually under way, each with some files. */
+export const capacity = 4096;
+
+/** Files whose opens are counted, by FileId; further ones are taken for open. */
+const counted = 65536;
+
+/** What one lock of the kernel's covers at most: a large folio. Bytes. */
+const folio = 2 * 1024 * 1024;
+
+/** In place of a file: every file that is open, whole. */
+export const everyFile = -1;
+
+/** What a reply has behind its header. */
+export const ReplyKind = { none: 0, empty: 1, written: 2 } as const;
+
+export interface Invalidation {
+  file: FileId;
+  position: number;
+  length: number;
+  /** Whom to answer afterwards. */
+  reply: number;
+  uniqueLow: number;
+  uniqueHigh: number;
+  /** Bytes that were written, for ReplyKind.written. */
+  written: number;
+}
+
+export function createInvalidationMemory(): InvalidationMemory {
+  return {
+    ring: new SharedArrayBuffer((FIRST + capacity * ENTRY) * 4),
+    opens: new SharedArrayBuffer(counted * 4),
+  };
+}
+
+const entryAt = (entry: number) => FIRST + (entry & (capacity - 1)) * ENTRY;
+
+/** Which files are open, as all threads know. */
+export class OpenFiles {
+  private readonly opens: Int32Array;
+
+  constructor(memory: InvalidationMemory) {
+    this.opens = new Int32Array(memory.opens);
+  }
+
+  opened(file: FileId): void {
+    if (file < counted) Atomics.add(this.opens, file, 1);
+  }
+
+  closed(file: FileId): void {
+    if (file < counted) Atomics.sub(this.opens, file, 1);
+  }
+
+  isOpen(file: FileId): boolean {
+    return file >= counted || Atomics.load(this.opens, file) > 0;
+  }
+
+  /** All that are open, of those counted. */
+  *all(): Iterable<FileId> {
+    for (let file = 0; file < counted; file++) if (this.opens[file]! > 0) yield file;
+  }
+}
+
+/** The ring, from either side. */
+export class InvalidationRing {
+  private readonly words: Int32Array;
+  private readonly lock: SharedLock;
+
+  /** @param owner this thread's number; no two living threads have the same. */
+  constructor(memory: InvalidationMemory, owner: number) {
+    this.words = new Int32Array(memory.ring);
+    this.lock = new SharedLock(this.words, LOCK, owner);
+  }
+
+  /**
+   * Hands over what is to be forgotten, and the reply to send after the last of it.
+   * @param shares where in other files the bytes are that were written
+   * @param written where they are in the writer's own
+   * @returns whether the reply was handed over; otherwise it is the caller's to send, now
+   */
+  give(shares: readonly Share[], written: Share, reply: number, uniqueLow: number, uniqueHigh: number): boolean {
+    const { words } = this;
+    this.lock.acquire();
+    let handed = reply !== ReplyKind.none;
+    try {
+      const given = words[GIVEN]!;
+      const done = Atomics.load(words, DONE);
+      if (((given - done) | 0) + shares.length > capacity) {
+        Atomics.store(words, ALL, 1);
+        handed = false;
+      } else {
+        if (handed) handed = !this.isAwaited(written, done, given);
+        for (const [index, { file, position, length }] of shares.entries()) {
+          const at = entryAt(given + index);
+          this.number(at, file);
+          this.number(at + 2, position);
+          this.number(at + 4, length);
+          words[at + 6] = handed && index === shares.length - 1 ? reply : ReplyKind.none;
+          words[at + 7] = uniqueLow;
+          words[at + 8] = uniqueHigh;
+          words[at + 9] = written.length;
+        }
+        Atomics.store(words, GIVEN, (given + shares.length) | 0);
+      }
+    } finally {
+      this.lock.release();
+    }
+    Atomics.notify(words, GIVEN);
+    return handed;
+  }
+
+  /** Waits for what is handed over next, and reads it into `target`. @returns false when there will be none */
+  take(target: Invalidation): boolean {
+    const { words } = this;
+    const done = words[DONE]!;
+    for (;;) {
+      if (Atomics.exchange(words, ALL, 0) === 1) {
+        target.file = everyFile;
+        target.reply = ReplyKind.none;
+        return true;
+      }
+      const given = Atomics.load(words, GIVEN);
+      if (given !== done) break;
+      if (Atomics.load(words, ENDING) === 1) return false;
+      Atomics.wait(words, GIVEN, given, 1000);
+    }
+    const at = entryAt(done);
+    target.file = this.numberAt(at);
+    target.position = this.numberAt(at + 2);
+    target.length = this.numberAt(at + 4);
+    target.reply = words[at + 6]!;
+    target.uniqueLow = words[at + 7]! >>> 0;
+    target.uniqueHigh = words[at + 8]! >>> 0;
+    target.written = words[at + 9]!;
+    return true;
+  }
+
+  /** What was taken is forgotten; its reply may be sent after this. */
+  finish({ file }: Invalidation): void {
+    if (file !== everyFile) Atomics.add(this.words, DONE, 1);
+  }
+
+  /** There will be nothing more. */
+  static end(memory: InvalidationMemory): void {
+    const words = new Int32Array(memory.ring);
+    Atomics.store(words, ENDING, 1);
+    Atomics.notify(words, GIVEN);
+  }
+
+  /** Frees the lock of a thread that has ended. @param owner of the thread that calls */
+  static releaseDead(memory: InvalidationMemory, dead: number, owner: number): void {
+    const lock = new SharedLock(new Int32Array(memory.ring), LOCK, owner);
+    if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+  }
+
+  /** Whether the pages of what was written are waited for: those of the writer's own file, which it may hold. */
+  private isAwaited({ file, position, length }: Share, done: number, given: number): boolean {
+    const first = Math.floor(position / folio);
+    const last = Math.floor((position + length - 1) / folio);
+    for (let entry = done; entry !== given; entry = (entry + 1) | 0) {
+      const at = entryAt(entry);
+      if (this.numberAt(at) !== file) continue;
+      const start = this.numberAt(at + 2);
+      const end = start + this.numberAt(at + 4) - 1;
+      if (Math.floor(start / folio) <= last && Math.floor(end / folio) >= first) return true;
+    }
+    return false;
+  }
+
+  private numberAt(at: number): number {
+    return this.words[at + 1]! * 0x100000000 + (this.words[at]! >>> 0);
+  }
+
+  private number(at: number, value: number): void {
+    this.words[at] = (value % 0x100000000) | 0;
+    this.words[at + 1] = Math.floor(value / 0x100000000);
+  }
+}
