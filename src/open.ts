@@ -51,11 +51,18 @@ export function openImage(spec: ImageSpec, cache?: ChunkCache): OpenedImage {
   return openTree(spec, cache, (image) => image);
 }
 
-/** Opens an image and looks for filesystems; there may be none, or none that can be read. */
-export function openFound(spec: ImageSpec, cache?: ChunkCache): OpenedImage & Pick<OpenedFiles, "found"> {
+/**
+ * Opens an image and looks for filesystems; there may be none, or none that can be read.
+ * @param watched what the filesystems read from, made of the disk; by default the disk
+ */
+export function openFound(
+  spec: ImageSpec,
+  cache?: ChunkCache,
+  watched: (disk: Disk) => Disk = (disk) => disk,
+): OpenedImage & Pick<OpenedFiles, "found"> {
   return openTree(spec, cache, (image, measured) => ({
     ...image,
-    found: findFileSystems(image, image.table, measured),
+    found: findFileSystems({ ...image, disk: watched(image.disk) }, image.table, measured),
   }));
 }
 
