@@ -98,15 +98,19 @@ export function openWritable(
   });
 }
 
-/** Opens an image and looks for filesystems; there may be none, or none that can be read. */
+/**
+ * Opens an image and looks for filesystems; there may be none, or none that can be read.
+ * @param watched what the filesystems read from, made of the disk; by default the disk
+ */
 export function openFound(
   spec: ImageSpec,
   cache?: ChunkCache,
   waiting?: Waiting,
+  watched: (disk: Disk) => Disk = (disk) => disk,
 ): OpenedImage & Pick<OpenedFiles, "found"> {
   return openTree(spec, cache, waiting, (image, measured) => ({
     ...image,
-    found: findFileSystems(image, image.table, measured),
+    found: findFileSystems({ ...image, disk: watched(image.disk) }, image.table, measured),
   }));
 }
 

@@ -98,6 +98,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./info.js")).info,
   },
   {
+    name: "diff",
+    summary: "Tell what differs between two images",
+    load: async () => (await import("./diff.js")).diff,
+  },
+  {
     name: "merge",
     summary: "Make one image of a chain",
     load: async () => (await import("./merge.js")).merge,

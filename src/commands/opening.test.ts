@@ -47,7 +47,8 @@ function encrypted(t: ExecutionContext): { folder: string; image: string; disk: 
 test("every command that opens an image takes the same options for it", async (t) => {
   for (const { name, load } of commands) {
     const { options, positionals } = await load();
-    if (!("image" in positionals)) continue;
+    // What an overlay needs to be opened it tells itself.
+    if (!("image" in positionals) || name === "commit") continue;
     for (const option of Object.keys(openingOptions)) t.true(option in options, `${name} --${option}`);
   }
 });

@@ -71,7 +71,10 @@ export interface FileSystem {
   lookup(directory: FileId, name: Uint8Array): FileId | undefined;
   /** All entries except `.` and `..`, in the same order on every call and in every worker. */
   list(directory: FileId): Iterable<Entry>;
-  /** As ByteSource.read, within one file. */
+  /**
+   * As ByteSource.read, within one file. What is read from the volume straight into `target` is the file's bytes as they
+   * are; whatever is packed or enciphered is read elsewhere first (layers/traced-disk.ts counts on it).
+   */
   read(file: FileId, position: number, target: Uint8Array): number;
   readLink(link: FileId): Uint8Array;
   /** The hole or data at `position` (< the file's size). Absent where the format has no holes. */

@@ -94,17 +94,29 @@ export class LayeredDisk implements Disk {
     return bytes;
   }
 
-  /** The run at `position` of the first layer that has it, cut to where every layer above leaves it absent. */
   private locate(position: number): Run {
-    let length = Number.POSITIVE_INFINITY;
-    for (const layer of this.layers) {
-      const rest = layer.size - position;
-      if (rest <= 0) break; // a parent that is shorter than its child
-      const run = layer.locate(position);
-      const cut = Math.min(run.length, rest);
-      if (cut < length) length = cut;
-      if (run.kind !== "absent") return run.length === length ? run : { ...run, length };
-    }
-    return { kind: "zero", length: Number.isFinite(length) ? length : this.size - position };
+    return topmost(this.layers, this.size, position).run;
   }
+}
+
+/**
+ * The run at `position` (< `size`) of the first layer that has it, cut to where every layer above leaves it absent; and
+ * that layer's place in the chain, undefined where none has it.
+ */
+export function topmost(
+  layers: readonly Layer[],
+  size: number,
+  position: number,
+): { readonly run: Run; readonly layer: number | undefined } {
+  let length = Number.POSITIVE_INFINITY;
+  for (let number = 0; number < layers.length; number++) {
+    const layer = layers[number]!;
+    const rest = layer.size - position;
+    if (rest <= 0) break; // a parent that is shorter than its child
+    const run = layer.locate(position);
+    const cut = Math.min(run.length, rest);
+    if (cut < length) length = cut;
+    if (run.kind !== "absent") return { run: run.length === length ? run : { ...run, length }, layer: number };
+  }
+  return { run: { kind: "zero", length: Number.isFinite(length) ? length : size - position }, layer: undefined };
 }
