@@ -109,7 +109,7 @@ for (const driver of drivers)
           [["mount", place.image, join(place.folder, "none")], 3, /no such folder.*mkdir/],
           [["mount", place.image, file], 2, /not a folder/],
           [["mount", inside, place.mountpoint], 2, /beneath the mount point/],
-          [place.mountArguments("-o", "rw"), 2, /read-only/],
+          [place.mountArguments("-o", "rw"), 2, /never writes to an image/],
           [place.mountArguments("-o", "suid"), 2, /nosuid always/],
           [place.mountArguments("-o", "dev"), 2, /nodev always/],
           [place.mountArguments("-o", "no_such_option"), undefined, /./],

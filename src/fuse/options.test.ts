@@ -21,7 +21,7 @@ test("options that speak to mount(8) and systemd only are dropped, and ro is alw
 });
 
 for (const [option, words] of [
-  ["rw", /read-only/],
+  ["rw", /never writes to an image/],
   ["suid", /nosuid always/],
   ["dev", /nodev always/],
   ["fd=3", /sets fd itself/],
@@ -37,3 +37,8 @@ for (const [option, words] of [
     const error = t.throws(() => parseMountOptions([option], "i"), { instanceOf: ImageError, message: words });
     t.is(error?.code, "usage");
   });
+
+test("a mount that is written to takes rw, and refuses ro", (t) => {
+  t.deepEqual(parseMountOptions(["rw,noatime"], "d.img", true).others, ["noatime"]);
+  t.throws(() => parseMountOptions(["noatime,ro"], "d.img", true), { message: /ro and --writable exclude each other/ });
+});
