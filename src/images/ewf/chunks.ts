@@ -11,6 +11,9 @@ import { type ChunkPlace, type Gap, Kept } from "./tables.js";
 /** Disk bytes of a piece that `verify` checks at once. */
 const pieceSize = 4 << 20;
 
+/** Chunks at the start of a disk among which one of zeros is looked for: 128 MiB of most images. */
+const mostSearched = 4096;
+
 /** How bzip2 data begins: its header, and without it the mark of its first block. */
 const bzip2Start = Buffer.from("BZh");
 const bzip2Block = Buffer.from("314159265359", "hex");
@@ -26,6 +29,8 @@ export class EwfChunks implements PackedChunks {
   private whole: Uint8Array | undefined;
   /** What a chunk of zeros was last packed to: much of most disks is the same few bytes. */
   private packedZeros: Buffer | undefined;
+  private writersZeros: Buffer | undefined;
+  private searched = false;
 
   constructor(
     readonly name: string,
@@ -52,6 +57,40 @@ export class EwfChunks implements PackedChunks {
     return corrupt(
       `${this.name}: its tables have no chunks for disk bytes ${from * chunkSize} to ${Math.min(to * chunkSize, size) - 1}: the image was never finished, or is damaged. All else can be read.`,
     );
+  }
+
+  /**
+   * Whether `chunk` is packed to what zeros are packed to: whoever wrote the image packed all of them alike. It is known to
+   * be zeros then without being unpacked.
+   */
+  isZeros(chunk: number): boolean {
+    const zeros = this.zerosOfWriter();
+    const place = this.place(chunk);
+    if (!zeros || place.kept !== Kept.packed || place.length !== zeros.length) return false;
+    if (place.position + zeros.length > place.file.size) return false; // told when it is read
+    return this.bytes(place, zeros.length).equals(zeros);
+  }
+
+  /** What the writer packed a chunk of zeros to, found among the first chunks, and by every thread alike. */
+  private zerosOfWriter(): Buffer | undefined {
+    if (this.searched) return this.writersZeros;
+    this.searched = true;
+    const { chunkSize, size } = this;
+    const target = new Uint8Array(chunkSize);
+    const tried = new Set<number>();
+    for (let chunk = 0; chunk < mostSearched && (chunk + 1) * chunkSize <= size && tried.size < 8; chunk++)
+      try {
+        const place = this.place(chunk);
+        if (place.kept !== Kept.packed || place.length > chunkSize >> 7 || tried.has(place.length)) continue;
+        tried.add(place.length);
+        const packed = Buffer.from(this.bytes(place, place.length));
+        if (this.unpackAll(packed, target) !== chunkSize || !isZero(target)) continue;
+        this.writersZeros = packed;
+        break;
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error; // a chunk that is damaged is told when it is read
+      }
+    return this.writersZeros;
   }
 
   unpack(chunk: number, target: Uint8Array): void {

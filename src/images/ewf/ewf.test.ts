@@ -630,3 +630,24 @@ test("Ex01: segments, tables and sections that can't be are refused in words", (
   survivesDamage(t, image, (bytes) => readSome(ewf, bytes), 200);
   survivesDamage(t, image, (bytes) => survives(ewf, bytes), 200);
 });
+
+test("chunks that are packed as the writer packed zeros are holes, and all others are not", (t) => {
+  const disk = Buffer.alloc(40 * chunk + 512);
+  // A chunk of another byte packs to as few bytes as one of zeros does; one has a single byte at its end.
+  disk.fill(7, 3 * chunk, 4 * chunk);
+  disk[10 * chunk - 1] = 1;
+  disk.fill("data", 20 * chunk, 22 * chunk);
+  const image = makeEwf1({ disk })[0]!.bytes;
+  const layer = ewf.open(new MemorySource("/images/disk.E01", image), surroundings("/images/disk.E01"));
+  const holes: number[] = [];
+  const content = Buffer.alloc(disk.length);
+  for (let position = 0; position < layer.size; ) {
+    const run = layer.locate(position);
+    if (run.kind === "stored") readFully(run.source, run.at, content.subarray(position, position + run.length));
+    else for (let at = position; at < position + run.length; at += chunk) holes.push(at / chunk);
+    position += run.length;
+  }
+  t.true(content.equals(disk));
+  const zeros = [...Array(40).keys()].filter((nth) => ![3, 9, 20, 21].includes(nth));
+  t.deepEqual(holes, zeros, "the last, in part, was packed to other bytes");
+});

@@ -32,7 +32,7 @@ class EwfLayer implements Layer, BlockTable {
   readonly unpacked: ByteSource;
   private readonly evidence: Evidence;
   private readonly chunks: EwfChunks;
-  private readonly map: BlockMap | undefined;
+  private readonly map: BlockMap;
 
   constructor(
     readonly source: ByteSource,
@@ -47,8 +47,7 @@ class EwfLayer implements Layer, BlockTable {
     this.facts = this.evidence.facts;
     this.unpacked = around.cache.source(this.chunks);
     this.integrity = integrityOf(this.chunks, this.evidence);
-    // Only tables of the second version tell which chunks are zeros; in the first every chunk is stored.
-    this.map = second ? new BlockMap(this) : undefined;
+    this.map = new BlockMap(this);
   }
 
   get blockSize(): number {
@@ -56,13 +55,13 @@ class EwfLayer implements Layer, BlockTable {
   }
 
   locate(position: number): Run {
-    if (this.map) return this.map.locate(position);
-    return { kind: "stored", length: this.size - position, source: this.unpacked, at: position };
+    return this.map.locate(position);
   }
 
   entry(block: number, target: BlockEntry): void {
     const { kept, pattern } = this.chunks.place(block);
-    const zero = kept === Kept.pattern && pattern!.every((byte) => byte === 0);
+    // Tables of the second version tell which chunks are zeros; of the first the packed bytes do.
+    const zero = kept === Kept.pattern ? pattern!.every((byte) => byte === 0) : this.chunks.isZeros(block);
     target.kind = zero ? BlockKind.zero : BlockKind.packed;
   }
 }
