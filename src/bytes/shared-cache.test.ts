@@ -20,7 +20,7 @@ test("reads give the right bytes, and exactly the least recently used chunk is e
       const sources = packed.map((chunks) => cache.source(chunks));
       let list: string[] = []; // oldest first
       const expected = [[], []] as number[][];
-      const counted = { hits: 0, unpacked: 0, waits: 0, evictions: 0 };
+      const counted = { hits: 0, unpacked: 0, waits: 0, evictions: 0, ahead: 0 };
       for (const { source, position, length } of reads) {
         const bytes = pattern(packed[source]!, position, length);
         const target = new Uint8Array(length);
@@ -88,7 +88,7 @@ test("a damaged chunk fails at every read of it, takes no slot, and leaves the o
     t.is(source.read(70, byte), 1);
     t.is(byte[0], byteAt(1, 70));
   }
-  t.deepEqual(SharedChunkCache.counters(memory), { hits: 5, unpacked: 7, waits: 0, evictions: 1 });
+  t.deepEqual(SharedChunkCache.counters(memory), { hits: 5, unpacked: 7, waits: 0, evictions: 1, ahead: 0 });
 });
 
 test("chunks larger than a slot, and a worker that isn't there, are programming mistakes", (t) => {
@@ -105,7 +105,7 @@ test("a cache for which there is no memory is refused in words", (t) => {
 test("a disk without chunks needs no memory", (t) => {
   const memory = createSharedCacheMemory({ bytes: 1 << 20, chunkSize: 0, workers: 4 });
   t.is(memory.slots.byteLength, 0);
-  t.deepEqual(SharedChunkCache.counters(memory), { hits: 0, unpacked: 0, waits: 0, evictions: 0 });
+  t.deepEqual(SharedChunkCache.counters(memory), { hits: 0, unpacked: 0, waits: 0, evictions: 0, ahead: 0 });
 });
 
 test("chunks within chunks are unpacked, also when no slot is left for the innermost", (t) => {
@@ -133,6 +133,69 @@ test("a chunk that is unpacked from itself is a mistake that is told, not a hang
     unpack: (_, target) => void source.read(0, target),
   });
   t.throws(() => source.read(0, new Uint8Array(1)), { message: /unpacking chunk 0 reads chunk 0/ });
+});
+
+const always = { take: () => true, give: () => {} };
+
+/** A cache with room, 32 chunks of 64 bytes, and what reads one byte of a chunk as a request of its own. */
+function reading(turn = always, slots = 16) {
+  const { memory, cache } = cacheOf(slots, 64);
+  const packed = new PatternChunks("a", 1, 64 * 32 - 10, 64);
+  const source = cache.source(packed);
+  const read = (chunk: number) => {
+    const target = new Uint8Array(1);
+    t1(source.read(chunk * 64 + 5, target), target[0]!, chunk);
+    cache.afterRequest(turn);
+  };
+  const t1 = (count: number, byte: number, chunk: number) => {
+    if (count !== 1 || byte !== byteAt(1, chunk * 64 + 5)) throw new Error(`wrong byte in chunk ${chunk}`);
+  };
+  return { memory, packed, read };
+}
+
+test("behind a reader in order chunks are unpacked ahead: one after each request, four at most, and each once", (t) => {
+  const { memory, packed, read } = reading();
+  read(3);
+  t.deepEqual(packed.unpacked, [3], "one request is no order");
+  read(4);
+  t.deepEqual(packed.unpacked, [3, 4, 5]);
+  for (let again = 0; again < 6; again++) read(4);
+  t.deepEqual(packed.unpacked, [3, 4, 5, 6, 7, 8]);
+  for (let chunk = 5; chunk < 32; chunk++) read(chunk);
+  t.deepEqual(
+    packed.unpacked,
+    Array.from({ length: 29 }, (_, chunk) => chunk + 3),
+    "to the last, which is shorter",
+  );
+  const { hits, unpacked, ahead } = SharedChunkCache.counters(memory);
+  t.deepEqual({ hits, unpacked, ahead }, { hits: 33, unpacked: 2, ahead: 27 });
+});
+
+test("nothing is unpacked ahead of a reader at random, without a turn, or in a cache that is small for its workers", (t) => {
+  const atRandom = reading();
+  for (const chunk of [9, 2, 30, 17, 5, 13, 23, 26]) atRandom.read(chunk);
+  t.is(SharedChunkCache.counters(atRandom.memory).ahead, 0);
+  let asked = 0;
+  const refused = reading({ take: () => ++asked < 0, give: () => t.fail("nothing was given") });
+  const small = reading(always, 3);
+  for (let chunk = 0; chunk < 8; chunk++) for (const { read } of [refused, small]) read(chunk);
+  t.true(asked > 5);
+  t.is(SharedChunkCache.counters(refused.memory).ahead, 0);
+  t.is(SharedChunkCache.counters(small.memory).ahead, 0);
+});
+
+test("a chunk that is damaged fails for who reads it, not for who reads before it", (t) => {
+  let turns = 0;
+  const { packed, read } = reading({ take: () => ++turns > 0, give: () => turns-- });
+  packed.before = (chunk) => {
+    if (chunk === 6) throw corrupt("a: chunk 6 is damaged");
+  };
+  read(4);
+  read(5);
+  t.deepEqual(packed.unpacked, [4, 5, 6]);
+  t.is(turns, 0, "the turn is given back");
+  t.throws(() => read(6), { message: "a: chunk 6 is damaged" });
+  read(7);
 });
 
 const chunkSize = 4096;

@@ -27,12 +27,15 @@ import { usage } from "../errors.js";
 import type { ByteSource } from "./byte-source.js";
 import type { ChunkCache, PackedChunks } from "./chunk-cache.js";
 import { SharedLock } from "./shared-lock.js";
+import { createStreamMemory, Streams } from "./streams.js";
 
 /** What all threads of a mount are given (workerData): plain data, shared when cloned. */
 export interface SharedCacheMemory {
   readonly words: SharedArrayBuffer;
   readonly slots: SharedArrayBuffer;
   readonly tallies: SharedArrayBuffer;
+  /** Who reads in order (streams.ts). */
+  readonly streams: SharedArrayBuffer;
   /** Bytes a slot: the largest chunk. */
   readonly chunkSize: number;
   readonly slotCount: number;
@@ -70,8 +73,13 @@ const HITS = 0;
 const UNPACKED = 1;
 const WAITS = 2;
 const EVICTIONS = 3;
+const AHEAD = 4;
 /** Numbers of a row of tallies: a cache line. */
 const TALLY_ROW = 8;
+
+/** Bytes that are unpacked ahead of a reader, and chunks: at least one, if it is as large. */
+const AHEAD_BYTES = 512 * 1024;
+const AHEAD_CHUNKS = 4;
 
 function bucketCount(slotCount: number): number {
   return 2 ** Math.ceil(Math.log2(slotCount * 2));
@@ -96,6 +104,7 @@ export function createSharedCacheMemory(options: {
       words: new SharedArrayBuffer(wordCount * 4),
       slots: new SharedArrayBuffer(slotCount * chunkSize),
       tallies: new SharedArrayBuffer(workers * TALLY_ROW * 8),
+      streams: createStreamMemory(),
       chunkSize,
       slotCount,
       workers,
@@ -268,6 +277,12 @@ class Directory {
   }
 }
 
+/** Whether a thread may unpack ahead now: it is asked before, and told after. */
+export interface Turn {
+  take(): boolean;
+  give(): void;
+}
+
 /** One thread's hand on the shared chunks. */
 export class SharedChunkCache implements ChunkCache {
   private readonly directory: Directory;
@@ -276,7 +291,16 @@ export class SharedChunkCache implements ChunkCache {
   private readonly tallies: Float64Array;
   private readonly lock: SharedLock;
   private readonly pin: number;
+  private readonly streams: Streams;
   private sources = 0;
+  /** Whether this thread unpacks what nobody has asked for yet: it should rather fail than wait. */
+  isAhead = false;
+  /** Which of this thread's requests it is, and whose: bits 24 and up. */
+  private request: number;
+  /** What the request read last in order: chunks behind it may be unpacked ahead. */
+  private inOrder: PackedChunks | undefined;
+  private inOrderSource = 0;
+  private inOrderChunk = 0;
 
   /** @param worker this thread's number, from 0 to `memory.workers` - 1; no two living threads have the same. */
   constructor(
@@ -290,12 +314,65 @@ export class SharedChunkCache implements ChunkCache {
     this.tallies = new Float64Array(memory.tallies, worker * TALLY_ROW * 8, TALLY_ROW);
     this.lock = new SharedLock(this.words, LOCK, worker);
     this.pin = LINE * (worker + 1);
+    this.streams = new Streams(memory.streams);
+    this.request = worker << 24;
   }
 
   source(packed: PackedChunks): ByteSource {
     if (packed.chunkSize > this.memory.chunkSize)
       throw new Error(`${packed.name}: chunks of ${packed.chunkSize} bytes in slots of ${this.memory.chunkSize}`);
     return new SharedSource(packed, this.sources++, this);
+  }
+
+  /**
+   * The request that was answered with the reads since the last call is over. When its chunks are being read in order, and
+   * `turn` is given, one is unpacked that whoever asked will ask for next, if it isn't there: who reads small files or small
+   * pieces one after another does other things meanwhile. Never fails: whoever reads a damaged chunk is told then.
+   */
+  afterRequest(turn: Turn): void {
+    this.request = (this.worker << 24) | ((this.request + 1) & 0xffffff);
+    const packed = this.inOrder;
+    if (packed === undefined) return;
+    this.inOrder = undefined;
+    if (!turn.take()) return;
+    this.isAhead = true;
+    try {
+      this.unpackAhead(packed, this.inOrderSource, this.inOrderChunk);
+    } catch {
+      // Damaged, or not to be had without waiting: the slot is free again.
+    } finally {
+      turn.give();
+      this.isAhead = false;
+      this.inOrder = undefined;
+    }
+  }
+
+  private unpackAhead(packed: PackedChunks, source: number, last: number): void {
+    const { directory, lock, memory } = this;
+    // In a small cache it would push out what is being read.
+    if (memory.slotCount < 4 * memory.workers) return;
+    const { chunkSize, size } = packed;
+    const most = Math.max(1, Math.min(AHEAD_CHUNKS, Math.floor(AHEAD_BYTES / chunkSize)));
+    const end = Math.min(last + 1 + most, Math.ceil(size / chunkSize));
+    for (let chunk = last + 1; chunk < end; chunk++) {
+      const low = chunk | 0;
+      const high = (chunk / 0x100000000) | 0;
+      lock.acquire();
+      if (directory.find(source, low, high) !== 0) {
+        lock.release();
+        continue;
+      }
+      const record = this.claimOldest(source, low, high);
+      lock.release();
+      if (record === 0) return;
+      this.tallies[AHEAD]!++;
+      this.unpackInto(record, packed, chunk, Math.min(chunkSize, size - chunk * chunkSize));
+      lock.acquire();
+      directory.ready(record);
+      lock.release();
+      Atomics.notify(this.words, record + STATE);
+      return;
+    }
   }
 
   /** Copies `count` bytes from byte `within` of a chunk of `length` bytes to `target` at `filled`. */
@@ -312,18 +389,16 @@ export class SharedChunkCache implements ChunkCache {
     const { directory, lock, words } = this;
     const low = chunk | 0;
     const high = (chunk / 0x100000000) | 0;
+    const isInOrder = this.streams.note(source, low, this.request);
     for (let waited = false; ; waited = true) {
       lock.acquire();
       let record = directory.find(source, low, high);
       if (record === 0) {
-        record = directory.oldestUnused();
-        if (record !== 0) {
-          if ((words[record + STATE]! & KIND) === READY) this.tallies[EVICTIONS]!++;
-          directory.claim(record, source, low, high, this.worker);
-        }
+        record = this.claimOldest(source, low, high);
         lock.release();
+        this.tallies[UNPACKED]!++;
         this.fill(packed, chunk, length, record, within, target, filled, count);
-        return;
+        break;
       }
       const state = words[record + STATE]!;
       if ((state & KIND) === READY) {
@@ -333,13 +408,43 @@ export class SharedChunkCache implements ChunkCache {
         lock.release();
         if (!waited) this.tallies[HITS]!++;
         this.copyOut(slot, within, target, filled, count);
-        return;
+        break;
       }
       const filler = words[record + FILLER];
       lock.release();
       if (filler === this.worker) throw new Error(`${packed.name}: unpacking chunk ${chunk} reads chunk ${chunk}`);
       if (!waited) this.tallies[WAITS]!++;
       Atomics.wait(words, record + STATE, state);
+    }
+    // Last, since unpacking a chunk may have read others.
+    if (!isInOrder) return;
+    this.inOrder = packed;
+    this.inOrderSource = source;
+    this.inOrderChunk = chunk;
+  }
+
+  /** The slot that is to be filled with a chunk, or 0 if all are in use. Called with the lock held. */
+  private claimOldest(source: number, low: number, high: number): number {
+    const { directory, words } = this;
+    const record = directory.oldestUnused();
+    if (record === 0) return 0;
+    if ((words[record + STATE]! & KIND) === READY) this.tallies[EVICTIONS]!++;
+    directory.claim(record, source, low, high, this.worker);
+    return record;
+  }
+
+  /** Unpacks a chunk of `length` bytes into a slot that was claimed for it; the slot is free again when that fails. */
+  private unpackInto(record: number, packed: PackedChunks, chunk: number, length: number): void {
+    const { directory, lock, memory, words } = this;
+    const start = ((record - directory.firstRecord) / RECORD) * memory.chunkSize;
+    try {
+      packed.unpack(chunk, this.slots.subarray(start, start + length));
+    } catch (error) {
+      lock.acquire();
+      directory.free(record);
+      lock.release();
+      Atomics.notify(words, record + STATE);
+      throw error;
     }
   }
 
@@ -357,23 +462,12 @@ export class SharedChunkCache implements ChunkCache {
     if (record === 0) {
       // Every slot is in use, which takes chunks within chunks within chunks: this one is read without being kept.
       const scratch = new Uint8Array(length);
-      this.tallies[UNPACKED]!++;
       packed.unpack(chunk, scratch);
       target.set(scratch.subarray(within, within + count), filled);
       return;
     }
     const slot = (record - directory.firstRecord) / RECORD;
-    const start = slot * this.memory.chunkSize;
-    this.tallies[UNPACKED]!++;
-    try {
-      packed.unpack(chunk, this.slots.subarray(start, start + length));
-    } catch (error) {
-      lock.acquire();
-      directory.free(record);
-      lock.release();
-      Atomics.notify(words, record + STATE);
-      throw error;
-    }
+    this.unpackInto(record, packed, chunk, length);
     lock.acquire();
     directory.ready(record);
     Atomics.store(words, this.pin, slot + 1);
@@ -413,17 +507,23 @@ export class SharedChunkCache implements ChunkCache {
 
   /**
    * Sums over all workers since the memory was made. `hits`: pieces of reads that found their chunk ready; `waits`:
-   * that another worker was just unpacking it; `unpacked`: chunks that were unpacked, or damaged; `evictions`: chunks
-   * that made room for another.
+   * that another worker was just unpacking it; `unpacked`: chunks that were unpacked for one, or damaged; `ahead`: chunks
+   * that were unpacked before anybody asked for them; `evictions`: chunks that made room for another.
    */
-  static counters(memory: SharedCacheMemory): { hits: number; unpacked: number; waits: number; evictions: number } {
+  static counters(memory: SharedCacheMemory): Record<"hits" | "unpacked" | "waits" | "evictions" | "ahead", number> {
     const tallies = new Float64Array(memory.tallies);
     const sum = (which: number) => {
       let total = 0;
       for (let at = which; at < tallies.length; at += TALLY_ROW) total += tallies[at]!;
       return total;
     };
-    return { hits: sum(HITS), unpacked: sum(UNPACKED), waits: sum(WAITS), evictions: sum(EVICTIONS) };
+    return {
+      hits: sum(HITS),
+      unpacked: sum(UNPACKED),
+      waits: sum(WAITS),
+      evictions: sum(EVICTIONS),
+      ahead: sum(AHEAD),
+    };
   }
 }
 

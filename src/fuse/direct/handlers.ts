@@ -3,6 +3,7 @@
  * or a negative error number; or NO_REPLY. A new operation is a new row of `operations`.
  */
 import { NotYet } from "../../bytes/byte-source.js";
+import type { Turn } from "../../bytes/shared-cache.js";
 import { corrupt } from "../../errors.js";
 import type { Entry, FileId, FileSystem } from "../../filesystems/filesystem.js";
 import { errno, type FailureLog, numberOf } from "../errno.js";
@@ -48,6 +49,8 @@ export class Session {
   readonly listings: Listings;
   /** Whether the kernel fills what a reply to a read of its page cache lacks with zeros (init.ts). */
   fillsZeros = false;
+  /** Unpacks what the next requests will want, where nobody waits for it. */
+  ahead: { afterRequest(turn: Turn): void } | undefined;
   /** What the last request answered with LATER waits for. */
   awaited = 0;
   /** Of a mount that is written to: which files are open, and who has the kernel forget what others changed. */

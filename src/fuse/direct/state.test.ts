@@ -1,6 +1,6 @@
 import { Worker, type WorkerOptions } from "node:worker_threads";
 import test from "ava";
-import { createState, WorkerState } from "./state.js";
+import { createState, Overview, WorkerState } from "./state.js";
 
 const awake = (state: ReturnType<typeof createState>) => new Int32Array(state.orders)[1];
 
@@ -89,4 +89,21 @@ test("the end of one worker wakes all", (t) => {
   const { state, workers } = crew(6);
   workers[1]!.end();
   t.is(awake(state), 6);
+});
+
+test("one worker at a time unpacks ahead, while another listens; when it dies, another may", (t) => {
+  const { state, workers } = crew(4);
+  const [one, two] = workers as [WorkerState, WorkerState];
+  t.true(one.take());
+  t.false(two.take(), "one does");
+  one.give();
+  two.hear();
+  t.false(one.take(), "nobody else listens");
+  two.free();
+  t.true(two.take());
+  const overview = new Overview(state);
+  overview.takeHeld(0);
+  t.false(one.take(), "another worker died");
+  overview.takeHeld(1);
+  t.true(one.take());
 });

@@ -34,6 +34,9 @@ const AWAKE = 1;
 /** In `orders`: workers that wait for a request. */
 const LISTENING = 2;
 
+/** In `orders`: the worker that unpacks ahead of a reader, + 1; 0 if none does. */
+const AHEAD = 4;
+
 /** In `orders`: whether the kernel fills what a reply to a read lacks with zeros. */
 const FILLS_ZEROS = 3;
 
@@ -136,6 +139,19 @@ export class WorkerState {
     this.held[UNIQUE_HIGH] = 0;
   }
 
+  /**
+   * Whether this worker, which has nothing to do, may unpack ahead of a reader: one at a time does, while another listens, so
+   * that no request waits for it. @returns true when it may; then `give` has to be called.
+   */
+  take(): boolean {
+    const { orders } = this;
+    return Atomics.load(orders, LISTENING) > 1 && Atomics.compareExchange(orders, AHEAD, 0, this.worker + 1) === 0;
+  }
+
+  give(): void {
+    Atomics.store(this.orders, AHEAD, 0);
+  }
+
   countRead(bytes: number): void {
     this.counts[READS]++;
     this.counts[BYTES_READ] += bytes;
@@ -190,6 +206,7 @@ export class Overview {
 
   /** The request that a dead worker held, as low and high half, counted as failed; undefined when it held none. */
   takeHeld(worker: number): [number, number] | undefined {
+    Atomics.compareExchange(this.orders, AHEAD, worker + 1, 0);
     const at = (worker * ROW) / 4;
     const [low, high] = [this.held[at + UNIQUE_LOW], this.held[at + UNIQUE_HIGH]];
     if (low === 0 && high === 0) return undefined;

@@ -56,10 +56,11 @@ async function run(start: WorkerStart): Promise<void> {
     let isServing = false;
     const tree = module[start.tree.exported](start.tree.data, cache, start.number, (waited, position) => {
       // What is waited for long must not keep a worker from requests that need not wait.
-      if (isServing && waited >= patience) throw new NotYet(position);
+      if (isServing && (cache.isAhead || waited >= patience)) throw new NotYet(position);
     });
     isServing = true;
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
+    session.ahead = cache;
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;
     const text = error instanceof Error ? (code ? error.message : (error.stack ?? error.message)) : String(error);
