@@ -18,6 +18,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { openLayers } from "../src/chain.js";
+import { settings } from "../src/settings.js";
 import { drivers, loopMount, people, serialFor, Workspace } from "./helpers.js";
 
 const MiB = 1024 * 1024;
@@ -338,8 +339,9 @@ for (const driver of drivers) {
     const opened = openLayers({ path: image });
     t.deepEqual(opened.disk.extentAt(0), { hole: true, length: 16 * 2 ** 40 });
     opened.close();
-    // What a server takes grows with its threads, which otherwise are two a processor.
-    const words = ["--as", "disk", "--driver", driver, "--workers", "4", "--json"];
+    // What a server takes grows with its threads: it has the most that a machine gets unasked (settings.mostUsualWorkers).
+    const workers = `${settings.mostUsualWorkers}`;
+    const words = ["--as", "disk", "--driver", driver, "--workers", workers, "--json"];
     const { pid } = JSON.parse(await spindle(t, place, "mount", image, place.mountpoint, ...words)) as {
       pid: number;
     };

@@ -68,7 +68,7 @@ export const mount: Command<Arguments> = {
     ...driverOption,
     workers: {
       value: "N",
-      describe: `Threads that answer requests, of some 15 MB each [${settings.workersPerProcessor} a processor]`,
+      describe: `Threads that answer requests, of some 18 MB each [${settings.workersPerProcessor} a processor, ${settings.mostUsualWorkers} at most]`,
     },
     cache: {
       value: "SIZE",
