@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
+import { endIfStale } from "../fuse/ending.js";
 import { resolveMountpoint } from "../fuse/mounts.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { checkImagePath, checkMountpoint, serveRequest } from "../fuse/request.js";
@@ -130,6 +131,8 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
           : { overlay: resolve(given.writable) };
     const options = parseMountOptions(given.o ?? [], image, writable !== undefined);
     const cacheBytes = given.cache === undefined ? usualCacheBytes() : parseSize(given.cache, "--cache");
+    if (await endIfStale(mountpoint))
+      terminal.note(`${mountpoint}: the server of the mount that was there had died; it is taken away`);
     checkMountpoint(mountpoint);
     checkImagePath(image, mountpoint);
     const driver = driverOf(given, terminal);

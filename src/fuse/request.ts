@@ -61,7 +61,7 @@ export function checkMountpoint(mountpoint: string): void {
       throw missing(`${mountpoint}: no such folder to mount at. Make it first: mkdir ${mountpoint}`);
     if ((error as NodeJS.ErrnoException).code === "ENOTCONN")
       throw busy(
-        `${mountpoint}: the server of the mount there has died (${there?.type ?? "unknown type"}). Unmount it first.`,
+        `${mountpoint}: what served the mount there (${there?.type ?? "unknown type"}) has died. Take that away first: ${process.getuid?.() === 0 ? "umount" : "fusermount3 -u"} ${mountpoint}`,
       );
     throw system(`looking at ${mountpoint}`, error);
   }
