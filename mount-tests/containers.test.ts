@@ -1,8 +1,10 @@
 /** Disks in the containers of other tools, through a mount: every byte, and the files. */
-import { spawnSync } from "node:child_process";
-import { chownSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { drivers, people, serialFor, Workspace } from "./helpers.js";
+import test from "ava";
+import { drivers, makeDisk, people, serialFor, Workspace } from "./helpers.js";
 
 const kinds: readonly (readonly [name: string, format: string, ...words: string[]])[] = [
   ["zlib.qcow2", "qcow2", "-c"],
@@ -30,41 +32,62 @@ const missing = ["qemu-img", "mke2fs"].filter(
   (name) => spawnSync("sh", ["-c", `PATH=$PATH:/sbin:/usr/sbin command -v ${name}`]).status !== 0,
 );
 
+/** A disk with a filesystem, and the same in every container: made once, for both drivers. */
+interface Made {
+  readonly folder: string;
+  readonly raw: string;
+  readonly note: Buffer;
+}
+let made: Made | undefined;
+
+function containers(): Made {
+  if (made) return made;
+  const folder = mkdtempSync(join(tmpdir(), "spindle-containers-"));
+  chmodSync(folder, 0o755);
+  made = { folder, raw: join(folder, "disk.img"), note: Buffer.alloc(200_000, "read me ") };
+  const run = (command: string, ...words: string[]) =>
+    execFileSync(command, words, {
+      env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
+      stdio: "pipe",
+    });
+  writeFileSync(made.raw, makeDisk());
+  mkdirSync(join(folder, "files"));
+  writeFileSync(join(folder, "files/note"), made.note);
+  // Within the partition of the test disk, which begins at 1 MiB.
+  run("mke2fs", "-q", "-F", "-t", "ext4", "-d", join(folder, "files"), "-E", "offset=1048576", made.raw, "15m");
+  writeFileSync(join(folder, "password"), "open sesame\n");
+  for (const [name, format, ...words] of kinds)
+    run("qemu-img", "convert", "-q", "-f", "raw", "-O", format, ...words, made.raw, join(folder, name));
+  return made;
+}
+
+test.after.always(() => {
+  if (made) rmSync(made.folder, { recursive: true, force: true });
+});
+
 for (const driver of drivers)
   serialFor(people[0])(`disks in containers are mounted, as disks and as files (${driver})`, async (t) => {
     if (missing.length > 0)
       return void t.pass(t.log(`skipped: ${missing.join(" and ")} is not installed`) as undefined);
     const place = new Workspace(t, people[0]!, driver);
-    const { folder, mountpoint, image: raw } = place;
-    const run = async (command: string, ...words: string[]) => {
-      const { code, stdout, stderr } = await place.run(command, words);
-      t.is(code, 0, `${command} ${words.join(" ")}: ${stderr}`);
-      return stdout;
-    };
-    const spindle = async (...words: string[]) => {
-      const { code, stderr } = await place.spindle(words);
+    const { mountpoint } = place;
+    const { folder, raw, note } = containers();
+    const disk = readFileSync(raw);
+    const mount = async (...words: string[]) => {
+      const { code, stderr } = await place.spindle(["mount", ...words, "--driver", driver, "--workers", "2"]);
       t.is(code, 0, `${words.join(" ")}: ${stderr}`);
     };
-    const note = Buffer.alloc(200_000, "read me ");
-    await run("mkdir", join(folder, "files"));
-    writeFileSync(join(folder, "files/note"), note);
-    chownSync(join(folder, "files/note"), place.person.uid, place.person.gid);
-    // Within the partition of the test disk, which begins at 1 MiB.
-    await run("mke2fs", "-q", "-F", "-t", "ext4", "-d", join(folder, "files"), "-E", "offset=1048576", raw, "15m");
-    const disk = readFileSync(raw);
-    writeFileSync(join(folder, "password"), "open sesame\n");
-    for (const [name, format, ...words] of kinds) {
+    for (const [name] of kinds) {
       const image = join(folder, name);
-      await run("qemu-img", "convert", "-q", "-f", "raw", "-O", format, ...words, raw, image);
       const password = name.startsWith("locked") ? ["--password-file", join(folder, "password")] : [];
-      await spindle("mount", image, mountpoint, "--as", "disk", "--driver", driver, ...password);
+      await mount(image, mountpoint, "--as", "disk", ...password);
       t.true(readFileSync(join(mountpoint, "disk.raw")).equals(disk), name);
       t.true(readFileSync(join(mountpoint, "p1.raw")).equals(disk.subarray(1 << 20)), name);
-      await spindle("unmount", mountpoint);
-      await spindle("mount", image, mountpoint, "--driver", driver, ...password);
+      place.unmountPlainly(t);
+      await mount(image, mountpoint, ...password);
       t.deepEqual(readdirSync(mountpoint).sort(), ["lost+found", "note"], name);
       t.true(readFileSync(join(mountpoint, "note")).equals(note), name);
-      await spindle("unmount", mountpoint);
+      place.unmountPlainly(t);
     }
     t.false(place.isMounted);
   });

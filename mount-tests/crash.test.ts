@@ -32,7 +32,7 @@ async function killedRounds(t: ExecutionContext, driver: DriverName): Promise<vo
   /** Bytes of the disk as they were found last. */
   let found = before;
   for (let round = 1; round <= rounds; round++) {
-    const { pid } = await place.mount(`--writable=${overlay}`);
+    const { pid } = await place.mount(`--writable=${overlay}`, "--workers", "4");
     const writers = jobs.map(({ job, file, base, stretch }) => {
       const seed = round * 4 + job;
       const words = [
@@ -59,7 +59,7 @@ async function killedRounds(t: ExecutionContext, driver: DriverName): Promise<vo
     t.true(await comesTrue(() => !runs(pid) && !place.isMounted), "the dead mount is taken away");
     await Promise.all(writers.map(({ ended }) => ended));
 
-    await place.mount(`--writable=${overlay}`);
+    await place.mount(`--writable=${overlay}`, "--workers", "4");
     const now = readFileSync(join(place.mountpoint, "disk.raw"));
     t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
     for (const { seed, stretch, done } of writers) {
@@ -133,7 +133,7 @@ for (const driver of drivers)
     if (!haveFio) return void t.log("skipped: fio is not installed (apt install fio)");
     const place = new Workspace(t, person, driver);
     const overlay = join(place.folder, "o");
-    const { pid } = await place.mount(`--writable=${overlay}`);
+    const { pid } = await place.mount(`--writable=${overlay}`, "--workers", "4");
     const fio = async (file: string, direct: number, ...more: string[]) => {
       const words = [
         ...["--name=verified", `--filename=${join(place.mountpoint, file)}`, "--rw=randwrite", "--numjobs=4"],
@@ -157,7 +157,7 @@ for (const driver of drivers)
       await fio(file, direct, offset, "--fsync=16", "--end_fsync=1");
     process.kill(pid, "SIGKILL");
     t.true(await comesTrue(() => !runs(pid) && !place.isMounted));
-    await place.mount(`--writable=${overlay}`);
+    await place.mount(`--writable=${overlay}`, "--workers", "4");
     await fio("p1.raw", 0, "--offset=0", "--verify_only");
     await fio("disk.raw", 0, "--offset=8M", "--verify_only");
     t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);

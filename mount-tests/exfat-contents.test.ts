@@ -6,6 +6,7 @@ import { FileSource } from "../src/bytes/file.js";
 import { exfat } from "../src/filesystems/exfat/exfat.js";
 import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../src/filesystems/image-test-tools.js";
 import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
+import { loopOver, releaseLoop } from "./helpers.js";
 
 for (const clusterSize of [512, 4096, 32768]) {
   test.serial(`a tree that exfat-fuse wrote in clusters of ${clusterSize} bytes reads as exfat-fuse shows it`, (t) => {
@@ -20,8 +21,8 @@ for (const clusterSize of [512, 4096, 32768]) {
     run("mkfs.exfat", ["-c", String(clusterSize), path]);
     const mounted = join(folder, "mounted");
     mkdirSync(mounted);
-    const device = run("losetup", ["--show", "-f", path]).trim();
-    t.teardown(() => run("sh", ["-c", `losetup -d ${device} 2>/dev/null || true`]));
+    const device = loopOver(t, path);
+    if (device === undefined) return void t.pass(t.log("skipped: no loop device can be had") as undefined);
     run("mount.exfat-fuse", [device, mounted]);
     let expected: Map<string, string>;
     const times = new Map<string, number>();
@@ -42,7 +43,7 @@ for (const clusterSize of [512, 4096, 32768]) {
       for (const name of expected.keys()) times.set(name, statSync(join(mounted, name)).mtimeMs / 1000);
     } finally {
       run("umount", [mounted]);
-      run("losetup", ["-d", device]);
+      releaseLoop(device, path);
     }
     t.regex(run("fsck.exfat", ["-n", path]), /clean/);
     const source = FileSource.open(path);

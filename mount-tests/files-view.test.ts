@@ -26,7 +26,7 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { repository } from "../src/filesystems/shared-test-images.js";
 import { parseMountinfo } from "../src/fuse/mounts.js";
-import { drivers, type Person, people, serialFor, Workspace } from "./helpers.js";
+import { drivers, loopMount, type Person, people, serialFor, Workspace } from "./helpers.js";
 import { kernelHoles, noKernelMount } from "./kernel-tree.js";
 
 const MiB = 2 ** 20;
@@ -54,10 +54,15 @@ function sh(command: string, ...parameters: string[]): string {
   });
 }
 
+function mountLoop(image: string, mountpoint: string, options: string): void {
+  const { status, stderr } = loopMount("-t", "ext4", "-o", options, image, mountpoint);
+  if (status !== 0) throw new Error(`the kernel doesn't mount ${image}: ${stderr}`);
+}
+
 /** The kernel's own mount of a raw ext image, read-only and without replay; it goes with the test. */
 function kernelMount(t: ExecutionContext, image: string, options = "ro,noload"): string {
   const mountpoint = mkdtempSync(join(tmpdir(), "spindle-kernel-"));
-  execFileSync("mount", ["-t", "ext4", "-o", `loop,${options}`, image, mountpoint]);
+  mountLoop(image, mountpoint, `loop,${options}`);
   t.teardown(() => {
     execFileSync("umount", [mountpoint]);
     rmSync(mountpoint, { recursive: true });
@@ -80,7 +85,7 @@ async function fullImage(place: Workspace): Promise<{ raw: string; spin: string 
   writeFileSync(raw, "");
   truncateSync(raw, 1024 * MiB);
   execFileSync("mke2fs", ["-q", "-F", "-t", "ext4", "-N", "300000", "-L", "full", "-d", join(folder, "tree"), raw]);
-  execFileSync("mount", ["-t", "ext4", "-o", "loop", raw, mountpoint]);
+  mountLoop(raw, mountpoint, "loop");
   try {
     mkdirSync(join(mountpoint, "odd"));
     execFileSync(oddTree, [join(mountpoint, "odd")]);
@@ -194,12 +199,10 @@ besideKernel(
     t.is(sh('ls -f "$1" | wc -l', join(mountpoint, "many")).trim(), "200002");
     untellable.push("./many");
     const pruned = ["(", ...untellable.flatMap((name) => ["-path", name, "-o"]), "-false"];
-    const format = "%n %f %u:%g %s %b*%B %h %t:%T %N";
     const find = [...pruned, ")", "-prune", "-o"];
-    sameLines(t, dump(mountpoint, format, ...find), dump(kernel, format, ...find));
     const milliseconds = (lines: string[]) => lines.map((line) => line.replace(/(\.\d{3})\d{6}/g, "$1"));
-    const times = (tree: string) => milliseconds(dump(tree, "%n %x %y %z", ...find));
-    sameLines(t, times(mountpoint), times(kernel));
+    const lines = (tree: string) => milliseconds(dump(tree, "%n %f %u:%g %s %b*%B %h %t:%T %x %y %z %N", ...find));
+    sameLines(t, lines(mountpoint), lines(kernel));
     sameSpace(t, mountpoint, kernel);
     const excluded = untellable.map((name) => `--exclude=${name.slice(1)}`);
     for (const [from, to] of [
@@ -222,7 +225,7 @@ for (const driver of drivers)
       truncateSync(raw, 64 * MiB);
       mkdirSync(live);
       execFileSync("mke2fs", ["-q", "-F", "-t", "ext4", raw]);
-      execFileSync("mount", ["-t", "ext4", "-o", "loop,commit=1000", raw, live]);
+      mountLoop(raw, live, "loop,commit=1000");
       try {
         sh('cd "$1"; cp -a /etc .; sync; mv etc/host* .; rm -r etc; for i in $(seq 500); do echo $i > f$i; done', live);
         const fd = openSync(join(live, "synced"), "w");
@@ -236,7 +239,8 @@ for (const driver of drivers)
       const before = sh('sha256sum < "$1"', copies[0]);
       await mount(t, place, copies[0]);
       t.true(readdirSync(place.mountpoint).includes("f500"));
-      sh('mount -t ext4 -o loop,noatime "$1" "$2"; umount "$2"', copies[1], live);
+      mountLoop(copies[1], live, "loop,noatime");
+      execFileSync("umount", [live]);
       const kernel = kernelMount(t, copies[1]);
       const direct = driver === "direct";
       const format = direct ? "%n %f %u:%g %s %b %h %i %x %y %z %w %N" : "%n %f %u:%g %s %b %h %N";
@@ -372,7 +376,7 @@ for (const driver of drivers) {
       t.deepEqual([await content("p1/in-one"), await content("p3/in-two")], ["1\n", "2\n"]);
       const inodes = await place.run("sh", ["-c", 'cd "$1" && stat -c %i p1 p3', "sh", place.mountpoint]);
       t.is(new Set(inodes.stdout.trim().split("\n")).size, 2, "no two files of one mount have one inode number");
-      await place.spindle(["unmount", place.mountpoint]);
+      place.unmountPlainly(t);
       for (const [volume, name] of [
         ["1", "in-one"],
         ["p1", "in-one"],
@@ -381,7 +385,7 @@ for (const driver of drivers) {
       ] as const) {
         await mount(t, place, disk, "--volume", volume);
         t.is(await seen(), `. ./${name} ./lost+found `.replaceAll(" ", "\n"), `--volume ${volume}`);
-        await place.spindle(["unmount", place.mountpoint]);
+        place.unmountPlainly(t);
       }
       for (const [volume, code, words] of [
         ["2", 4, /no filesystem that Spindle reads in 2.*--as disk/],

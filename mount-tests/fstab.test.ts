@@ -176,6 +176,52 @@ both("a normal user mounts and unmounts what fstab lets users mount", async (t) 
   t.true(await comesTrue(() => place.processes().length === 0));
 });
 
+for (const person of people)
+  serialFor(root, person)(`mount takes a dead mount away that is in its place, as ${person.title}`, async (t) => {
+    const place = new Place(t);
+    place.fstab([place.image, place.mountpoint, "noauto,user,as=disk,workers=2"]);
+    spawnSync("chown", [`${person.uid}:${person.gid}`, place.image, place.mountpoint]);
+    const as = `setpriv --reuid ${person.uid} --regid ${person.gid} --clear-groups env -u XDG_RUNTIME_DIR`;
+    const { stdout, stderr } = await place.script(
+      `${as} mount "$1"; echo $?
+       pkill -9 -f "spindle-watch[d]og $1 "; pkill -9 -f "^spindle mount $2 $1"
+       for i in $(seq 200); do ${as} stat "$1" 2>&1 | grep "not connected" && break; sleep 0.05; done
+       ${as} mount "$1"; echo $?
+       ${as} cmp "$1/disk.raw" "$2" && echo same
+       grep -c " $1 fuse.spindle " /proc/mounts
+       ${as} umount "$1"; echo $?
+       grep -c " $1 fuse.spindle " /proc/mounts`,
+    );
+    const lines = stdout.trim().split("\n");
+    t.regex(lines[1]!, /Transport endpoint is not connected/);
+    t.deepEqual([lines[0], ...lines.slice(2)], ["0", "0", "same", "1", "0", "0"], stderr);
+    t.regex(stderr, /^.*mnt: the server of the mount that was there had died; it is taken away\n$/);
+    t.true(await comesTrue(() => place.processes().length === 0));
+  });
+
+serial("a dead mount of another program is left alone, and what to do is told", async (t) => {
+  if (spawnSync("fuse2fs", ["--help"]).error) {
+    t.log("skipped: fuse2fs is not installed (apt install fuse2fs)");
+    return t.pass();
+  }
+  const place = new Place(t);
+  const { stdout, stderr } = await place.script(
+    `truncate -s 1M "$3/ext"; mke2fs -q -F "$3/ext"; fuse2fs -o ro "$3/ext" "$1"; echo $?
+     pkill -9 -f "^fuse2fs -o ro $3/ext"
+     for i in $(seq 200); do stat "$1" 2>&1 | grep -q "not connected" && break; sleep 0.05; done
+     mount -t fuse.spindle "$2" "$1" -o as=disk; echo $?
+     umount "$1"`,
+  );
+  t.is(stdout, "0\n32\n", stderr);
+  t.true(
+    stderr.includes(
+      `${place.mountpoint}: what served the mount there (fuse.ext4) has died. Take that away first: umount`,
+    ),
+    stderr,
+  );
+  return undefined;
+});
+
 serial("mounting on demand, as x-systemd.automount has it, doesn't wait for itself", async (t) => {
   if (!readFileSync("/proc/filesystems", "utf8").includes("\tautofs\n") || spawnSync("python3", ["--version"]).error) {
     t.log("skipped: there is no autofs here, or no python3");

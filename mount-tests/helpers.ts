@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import test, { type ExecutionContext } from "ava";
 import { parseMountinfo } from "../src/fuse/mounts.js";
@@ -64,7 +64,9 @@ const identity = ({ uid, gid }: Person) => ({ uid, gid });
 
 function normalUser(): Person {
   const entry = () => spawnSync("getent", ["passwd", testUser], { encoding: "utf8" }).stdout.trim();
-  if (!entry()) spawnSync("useradd", ["-m", testUser]);
+  // Two files of tests may begin at once: useradd refuses the second while the first has its lock.
+  for (let tries = 0; tries < 50 && !entry(); tries++)
+    if (spawnSync("useradd", ["-m", testUser]).status !== 0) spawnSync("sleep", ["0.1"]);
   const [, , uid, gid, , home] = entry().split(":");
   if (!uid) throw new Error(`the user ${testUser} can't be made with useradd`);
   return { title: "a normal user", uid: Number(uid), gid: Number(gid), home: home! };
@@ -115,7 +117,7 @@ const diskSize = 16 * 1024 * 1024;
 const partitionAt = 1024 * 1024;
 
 /** A disk with an MBR and one Linux partition; pseudo-random everywhere else. */
-function makeDisk(): Buffer {
+export function makeDisk(): Buffer {
   const disk = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16)).update(Buffer.alloc(diskSize));
   disk.fill(0, 440, 512);
   disk[446 + 4] = 0x83;
@@ -179,16 +181,30 @@ export class Workspace {
     return this.run(process.execPath, [spindleProgram(), ...parameters], as, env);
   }
 
-  /** The arguments of a mount of the test disk by the workspace's driver. */
+  /**
+   * The arguments of a mount of the test disk by the workspace's driver; with few workers, which take most of a start's
+   * time, unless `more` says how many.
+   */
   mountArguments(...more: string[]): string[] {
-    return ["mount", this.image, this.mountpoint, "--as", "disk", "--driver", this.driver, ...more];
+    const workers = more.includes("--workers") ? [] : ["--workers", `${this.workers}`];
+    return ["mount", this.image, this.mountpoint, "--as", "disk", "--driver", this.driver, ...workers, ...more];
   }
+
+  /** How many workers a mount has: more where several programs use it at once. */
+  protected readonly workers: number = 2;
 
   /** Mounts in the background; the test fails with what Spindle said if it can't. */
   async mount(...more: string[]): Promise<MountedJson> {
     const { code, stdout, stderr } = await this.spindle(this.mountArguments("--json", ...more));
     if (code !== 0) throw new Error(`mount failed with ${code}: ${stderr}`);
     return JSON.parse(stdout) as MountedJson;
+  }
+
+  /** Unmounts as people do without Spindle, which is quicker; the server ends meanwhile. */
+  unmountPlainly(t: ExecutionContext<unknown>): void {
+    const words = isRoot ? ["umount", this.mountpoint] : ["fusermount3", "-u", this.mountpoint];
+    const { status, stderr } = spawnSync(words[0]!, words.slice(1), { encoding: "utf8" });
+    t.is(status, 0, stderr);
   }
 
   /** Mounts in the foreground and returns when it says that the mount answers. */
@@ -205,6 +221,11 @@ export class Workspace {
   /** Whether a mount is at the mount point or anywhere beneath the workspace. */
   get isMounted(): boolean {
     return this.mountsHere().length > 0;
+  }
+
+  /** How many mounts there are, those that lie on others included. */
+  get mounts(): number {
+    return this.mountsHere().length;
   }
 
   private mountsHere(): string[] {
@@ -243,6 +264,40 @@ export class Workspace {
       else spawnSync("fusermount3", ["-u", "-z", path]);
     }
     rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** The file that a loop device is over, as the kernel names it; undefined where it is over none. */
+export function backingFile(device: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${basename(device)}/loop/backing_file`, "utf8").trimEnd();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Makes a loop device over a file, with options of losetup(8); undefined where none can be had. It goes with the test. */
+export function loopOver(t: ExecutionContext<unknown>, path: string, ...options: string[]): string | undefined {
+  const made = spawnSync("losetup", ["--find", "--show", ...options, path], { encoding: "utf8" });
+  const device = made.stdout.trim();
+  if (device === "") return undefined;
+  t.teardown(() => releaseLoop(device, path));
+  return device;
+}
+
+/** Detaches a loop device while it is over `path`: by then another file of tests may have it. */
+export function releaseLoop(device: string, path: string): void {
+  if (backingFile(device) === path) spawnSync("losetup", ["-d", device]);
+}
+
+/**
+ * mount(8) with options that make a loop device, whatever others do with such devices meanwhile: one who looked for a free
+ * one at the same time, and found ours, claims it for a moment.
+ */
+export function loopMount(...words: string[]): { status: number | null; stderr: string } {
+  for (let tries = 0; ; tries++) {
+    const run = spawnSync("mount", words, { encoding: "utf8", env: { ...process.env, LC_ALL: "C" } });
+    if (run.status === 0 || tries === 5 || !/already mounted or mount point busy/.test(run.stderr)) return run;
   }
 }
 

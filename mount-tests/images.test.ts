@@ -1,11 +1,25 @@
 /** Whole images through the mount: every byte of full images, differentials and chains, holes, damage, huge disks. */
 import { spawnSync } from "node:child_process";
 import { randomFillSync } from "node:crypto";
-import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
-import { join } from "node:path";
-import type { ExecutionContext } from "ava";
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import test, { type ExecutionContext } from "ava";
 import { openLayers } from "../src/chain.js";
-import { drivers, people, serialFor, Workspace } from "./helpers.js";
+import { settings } from "../src/settings.js";
+import { drivers, loopMount, people, serialFor, Workspace } from "./helpers.js";
 
 const MiB = 1024 * 1024;
 const chunkSize = 65536;
@@ -21,14 +35,14 @@ const files = [
 const randomReader = `
 import os, random, sys, threading
 mounted, source = sys.argv[1], sys.argv[2]
-start, size = int(sys.argv[3]), int(sys.argv[4])
+start, size, rounds = int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 wrong = []
 def expected(fd, length, at):
     return os.pread(fd, max(0, min(length, size - at)), start + at)
 def reader(seed):
     rng = random.Random(seed)
     a, b = os.open(mounted, os.O_RDONLY), os.open(source, os.O_RDONLY)
-    for _ in range(150):
+    for _ in range(rounds):
         at = rng.randrange(size + 5000)
         length = rng.choice([1, 511, 4096, 65536, 65537, rng.randrange(1, 1 << 20)])
         if os.pread(a, length, at) != expected(b, length, at): wrong.append((at, length))
@@ -52,9 +66,8 @@ while at < size:
 print(json.dumps([size, os.fstat(fd).st_blocks, found]))
 `;
 
-/** A GPT disk of two partitions with data, zeros and holes in them, as a file of the workspace. */
-function makeDisk(place: Workspace, name: string): string {
-  const path = join(place.folder, name);
+/** A GPT disk of two partitions with data, zeros and holes in them. */
+function makeDisk(path: string): void {
   const fd = openSync(path, "w+", 0o644);
   ftruncateSync(fd, size);
   const script = "label: gpt\nstart=2048, size=61440, type=uefi\nstart=63488, size=100000, type=linux\n";
@@ -70,7 +83,6 @@ function makeDisk(place: Workspace, name: string): string {
   }
   writeSync(fd, "text that packs well ".repeat(400_000), 20 * MiB);
   closeSync(fd);
-  return path;
 }
 
 /** Changes some bytes in place: data over data, data over a hole, zeros over data. */
@@ -88,10 +100,79 @@ async function spindle(t: ExecutionContext, place: Workspace, ...words: string[]
   return stdout;
 }
 
+/** Five states of a disk, and the chain of images that were made of them. */
+interface Chain {
+  readonly folder: string;
+  readonly sources: readonly string[];
+  readonly images: readonly string[];
+}
+let made: Promise<Chain> | undefined;
+
+/** Made once: the tests read them, and change copies only. */
+function chainOfFive(t: ExecutionContext, place: Workspace): Promise<Chain> {
+  made ??= (async () => {
+    const folder = mkdtempSync(join(tmpdir(), "spindle-images-"));
+    chmodSync(folder, 0o755);
+    const states = [0, 1, 2, 3, 4];
+    const sources = states.map((state) => join(folder, `source${state}.raw`));
+    const images = states.map((state) => join(folder, `layer${state}.spin`));
+    for (const state of states) {
+      if (state === 0) makeDisk(sources[0]!);
+      else {
+        spawnSync("cp", ["--sparse=always", sources[state - 1]!, sources[state]!]);
+        change(sources[state]!, state);
+      }
+      const base = state === 0 ? [] : ["--base", images[state - 1]!];
+      const { code, stderr } = await place.spindle(["create", sources[state]!, images[state]!, ...base], people[0]);
+      t.is(code, 0, stderr);
+    }
+    return { folder, sources, images };
+  })();
+  return made;
+}
+
+/** The image of 16 TiB of zeros, made once; undefined where the test has said that it can't be. */
+let huge: string | undefined;
+
+async function hugeImage(t: ExecutionContext, place: Workspace): Promise<string | undefined> {
+  if (huge !== undefined) return huge;
+  const { folder } = await chainOfFive(t, place);
+  // tmpfs holds a file of this size, which ext4 doesn't.
+  const memory = join(place.folder, "memory");
+  const mounted = spawnSync("sh", [
+    "-c",
+    `mkdir ${memory} && mount -t tmpfs -o size=64m none ${memory} && truncate -s 16T ${memory}/huge.raw`,
+  ]);
+  if (mounted.status !== 0) {
+    t.log("skipped: no tmpfs can be mounted here");
+    t.pass();
+    return undefined;
+  }
+  try {
+    const image = join(folder, "huge.spin");
+    const made = JSON.parse(await spindle(t, place, "create", join(memory, "huge.raw"), image, "--json"));
+    t.is(made.size, 16 * 2 ** 40);
+    t.log(
+      `the image of 16 TiB of zeros takes ${(made.fileSize / MiB).toFixed(0)} MiB and ${made.seconds.toFixed(1)} s`,
+    );
+    huge = image;
+  } finally {
+    spawnSync("umount", [memory]);
+  }
+  return huge;
+}
+
+test.after.always(async () => {
+  const chain = await made?.catch(() => undefined);
+  if (chain) rmSync(chain.folder, { recursive: true, force: true });
+});
+
 async function equalsSource(t: ExecutionContext, place: Workspace, source: string): Promise<void> {
   const mounted = (name: string) => join(place.mountpoint, name);
   for (const [name, start, length] of files) {
-    const words = ["-c", randomReader, mounted(name), source, `${start}`, `${length}`];
+    // The partitions are places in the disk: what is read wrong inside it shows there.
+    const rounds = start === 0 ? 150 : 50;
+    const words = ["-c", randomReader, mounted(name), source, `${start}`, `${length}`, `${rounds}`];
     const reader = await place.run("python3", words);
     t.is(reader.code, 0, reader.stdout + reader.stderr);
   }
@@ -114,15 +195,11 @@ for (const driver of drivers)
 
     serial(`every byte of a full image, a differential and a chain of five is the source's ${by}`, async (t) => {
       const place = new Workspace(t, person, driver);
-      const source = makeDisk(place, "source.raw");
-      const images = Array.from({ length: 5 }, (_, i) => join(place.folder, `layer${i}.spin`));
-      for (const [i, image] of images.entries()) {
-        if (i > 0) change(source, i);
-        await spindle(t, place, "create", source, image, ...(i > 0 ? ["--base", images[i - 1]!] : []));
-        if (i !== 0 && i !== 1 && i !== 4) continue;
-        await spindle(t, place, "mount", image, place.mountpoint, "--as", "disk", "--driver", driver);
-        await equalsSource(t, place, source);
-        await spindle(t, place, "unmount", place.mountpoint);
+      const { sources, images } = await chainOfFive(t, place);
+      for (const state of [0, 1, 4]) {
+        await spindle(t, place, "mount", images[state]!, place.mountpoint, "--as", "disk", "--driver", driver);
+        await equalsSource(t, place, sources[state]!);
+        place.unmountPlainly(t);
       }
     });
 
@@ -130,12 +207,11 @@ for (const driver of drivers)
       `a chunk that was edited gives an input/output error in its own range and one line in the log ${by}`,
       async (t) => {
         const place = new Workspace(t, person, driver);
-        const source = makeDisk(place, "source.raw");
-        const base = join(place.folder, "base.spin");
-        const top = join(place.folder, "top.spin");
-        await spindle(t, place, "create", source, base);
-        change(source, 1);
-        await spindle(t, place, "create", source, top, "--base", base);
+        const { sources, images } = await chainOfFive(t, place);
+        const source = sources[1]!;
+        const [base, top] = [0, 1].map((layer) => join(place.folder, basename(images[layer]!))) as [string, string];
+        copyFileSync(images[0]!, base);
+        copyFileSync(images[1]!, top);
         // The chunk at 41 MiB lies in the base, in random bytes: one bit of its frame is turned.
         const damaged = 41.5 * MiB;
         const needle = readFileSync(source).subarray(damaged + 1000, damaged + 1032);
@@ -197,10 +273,9 @@ const asRoot = serialFor(people[0]);
 for (const driver of drivers) {
   asRoot(`holes of the disk are holes of disk.raw and of the partitions (${driver})`, async (t) => {
     const place = new Workspace(t, people[0]!, driver);
-    const source = makeDisk(place, "source.raw");
-    const image = join(place.folder, "image.spin");
-    await spindle(t, place, "create", source, image);
-    await spindle(t, place, "mount", image, place.mountpoint, "--as", "disk", "--driver", driver);
+    const { sources, images } = await chainOfFive(t, place);
+    const source = sources[0]!;
+    await spindle(t, place, "mount", images[0]!, place.mountpoint, "--as", "disk", "--driver", driver);
     // A chunk is a hole when all of it is zeros: the expectation comes from the source's bytes.
     const bytes = readFileSync(source);
     const expected = (start: number, end: number) => {
@@ -249,49 +324,34 @@ for (const driver of drivers) {
     await spindle(t, place, "create", source, image);
     await spindle(t, place, "mount", image, place.mountpoint, "--as", "disk", "--driver", driver);
     const inner = join(place.folder, "inner");
-    const script = `mkdir ${inner} && mount -o loop,ro ${place.mountpoint}/p1.raw ${inner} && diff -r ${tree} ${inner} --exclude=lost+found; code=$?; umount ${inner}; exit $code`;
+    mkdirSync(inner);
+    const { status, stderr } = loopMount("-o", "loop,ro", join(place.mountpoint, "p1.raw"), inner);
+    t.is(status, 0, stderr);
+    const script = `diff -r ${tree} ${inner} --exclude=lost+found; code=$?; umount ${inner}; exit $code`;
     const compared = await place.run("sh", ["-c", script]);
     t.is(compared.code, 0, compared.stdout + compared.stderr);
   });
 
   asRoot(`a disk of 16 TiB opens as a small one does, and its server stays small (${driver})`, async (t) => {
     const place = new Workspace(t, people[0]!, driver);
-    // tmpfs holds a file of this size, which ext4 doesn't.
-    const memory = join(place.folder, "memory");
-    const mounted = spawnSync("sh", [
-      "-c",
-      `mkdir ${memory} && mount -t tmpfs -o size=64m none ${memory} && truncate -s 16T ${memory}/huge.raw`,
-    ]);
-    if (mounted.status !== 0) {
-      t.log("skipped: no tmpfs can be mounted here");
-      t.pass();
-      return;
-    }
-    try {
-      const image = join(place.folder, "huge.spin");
-      const made = JSON.parse(await spindle(t, place, "create", join(memory, "huge.raw"), image, "--json"));
-      t.is(made.size, 16 * 2 ** 40);
-      t.log(
-        `the image of 16 TiB of zeros takes ${(made.fileSize / MiB).toFixed(0)} MiB and ${made.seconds.toFixed(1)} s`,
-      );
-      const opened = openLayers({ path: image });
-      t.deepEqual(opened.disk.extentAt(0), { hole: true, length: 16 * 2 ** 40 });
-      opened.close();
-      // What a server takes grows with its threads, which otherwise are two a processor.
-      const words = ["--as", "disk", "--driver", driver, "--workers", "4", "--json"];
-      const { pid } = JSON.parse(await spindle(t, place, "mount", image, place.mountpoint, ...words)) as {
-        pid: number;
-      };
-      const reader = `import os,sys; fd=os.open(sys.argv[1],0)
+    const image = await hugeImage(t, place);
+    if (image === undefined) return;
+    const opened = openLayers({ path: image });
+    t.deepEqual(opened.disk.extentAt(0), { hole: true, length: 16 * 2 ** 40 });
+    opened.close();
+    // What a server takes grows with its threads: it has the most that a machine gets unasked (settings.mostUsualWorkers).
+    const workers = `${settings.mostUsualWorkers}`;
+    const words = ["--as", "disk", "--driver", driver, "--workers", workers, "--json"];
+    const { pid } = JSON.parse(await spindle(t, place, "mount", image, place.mountpoint, ...words)) as {
+      pid: number;
+    };
+    const reader = `import os,sys; fd=os.open(sys.argv[1],0)
 assert os.fstat(fd).st_size == 2**44 and os.fstat(fd).st_blocks == 0
 for i in range(2000): assert os.pread(fd, 4096, (i * 2**33 + i * 4096) % 2**44) == bytes(4096)`;
-      const read = await place.run("python3", ["-c", reader, join(place.mountpoint, "disk.raw")]);
-      t.is(read.code, 0, read.stderr);
-      const resident = Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
-      t.log(`the server has ${resident.toFixed(0)} MiB resident`);
-      t.true(resident < 150);
-    } finally {
-      spawnSync("umount", [memory]);
-    }
+    const read = await place.run("python3", ["-c", reader, join(place.mountpoint, "disk.raw")]);
+    t.is(read.code, 0, read.stderr);
+    const resident = Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+    t.log(`the server has ${resident.toFixed(0)} MiB resident`);
+    t.true(resident < 150);
   });
 }

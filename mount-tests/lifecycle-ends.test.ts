@@ -3,6 +3,15 @@ import { join } from "node:path";
 import type { ExecutionContext } from "ava";
 import { comesToFail, comesTrue, drivers, people, runs, serialFor, Workspace } from "./helpers.js";
 
+/** Kills a mount's server, and before it the watchdog, which would take the dead mount away. */
+async function becomesStale(t: ExecutionContext, place: Workspace, pid: number): Promise<void> {
+  for (const watchdog of place.processes().filter((each) => each !== pid)) process.kill(watchdog, "SIGKILL");
+  process.kill(pid, "SIGKILL");
+  t.true(await comesTrue(() => !runs(pid)));
+  // A request on its way when the connection ends fails otherwise: what comes to stay is asked for.
+  t.true(await comesToFail(() => place.list(), /Transport endpoint is not connected/));
+}
+
 for (const driver of drivers)
   for (const person of people) {
     const serial = serialFor(person);
@@ -154,15 +163,24 @@ for (const driver of drivers)
     serial(`a stale mount is cleaned by unmount, which says so ${by}`, async (t) => {
       const place = workspace(t);
       const { pid } = await place.mount();
-      for (const watchdog of place.processes().filter((each) => each !== pid)) process.kill(watchdog, "SIGKILL");
-      process.kill(pid, "SIGKILL");
-      t.true(await comesTrue(() => !runs(pid)));
-      // A request on its way when the connection ends fails otherwise: what comes to stay is asked for.
-      t.true(await comesToFail(() => place.list(), /Transport endpoint is not connected/));
-      t.is((await place.spindle(place.mountArguments())).code, 7);
+      await becomesStale(t, place, pid);
       const { code, stdout, stderr } = await place.spindle(["unmount", place.mountpoint]);
       t.is(code, 0, stderr);
       t.regex(stdout, /the server had died/);
+      t.deepEqual(await place.list(), []);
+    });
+
+    serial(`a mount at the place of a stale one takes that away, says so, and answers ${by}`, async (t) => {
+      const place = workspace(t);
+      await becomesStale(t, place, (await place.mount()).pid);
+      const { code, stdout, stderr } = await place.spindle(place.mountArguments("--json"));
+      t.is(code, 0, stderr);
+      t.regex(stderr, /mnt: the server of the mount that was there had died; it is taken away\n$/);
+      const { pid } = JSON.parse(stdout) as { pid: number };
+      t.true(await place.holds("disk.raw", place.disk));
+      t.is(place.mounts, 1, "none is left beneath");
+      t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
+      t.false(runs(pid));
       t.deepEqual(await place.list(), []);
     });
 

@@ -1,10 +1,28 @@
 /** Compressed disks through the mount: what isn't unpacked yet is waited for, and the rest is served meanwhile. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { comesTrue, drivers, people, serialFor, Workspace } from "./helpers.js";
+import ava from "ava";
+import { comesTrue, drivers, makeDisk, people, serialFor, Workspace } from "./helpers.js";
 
 const hasSevenZip = spawnSync("7zz", ["--help"]).error === undefined;
+
+/** The test disk in a zip, packed with bzip2; made once. */
+let folder: string | undefined;
+function zipped(): string {
+  if (folder === undefined) {
+    folder = mkdtempSync(join(tmpdir(), "spindle-packed-"));
+    chmodSync(folder, 0o755);
+    writeFileSync(join(folder, "disk.img"), makeDisk());
+    spawnSync("7zz", ["a", "-tzip", "-mm=bzip2", "-bd", "disk.zip", "disk.img"], { cwd: folder, stdio: "ignore" });
+  }
+  return join(folder, "disk.zip");
+}
+
+ava.after.always(() => {
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+});
 
 /** Eight readers of the end, as many as would hold up every worker, and one of the start. */
 const readers = `
@@ -35,8 +53,7 @@ for (const driver of drivers) {
       return;
     }
     const place = new Workspace(t, people[0]!, driver);
-    const packed = join(place.folder, "disk.zip");
-    spawnSync("7zz", ["a", "-tzip", "-mm=bzip2", "-bd", packed, place.image], { stdio: "ignore" });
+    const packed = zipped();
     const env = { XDG_CACHE_HOME: join(place.folder, "cache") };
     mkdirSync(env.XDG_CACHE_HOME);
     for (const time of ["first", "second"]) {
@@ -56,8 +73,7 @@ for (const driver of drivers) {
       return;
     }
     const place = new Workspace(t, people[0]!, driver);
-    const packed = join(place.folder, "disk.zip");
-    spawnSync("7zz", ["a", "-tzip", "-mm=bzip2", "-bd", packed, place.image], { stdio: "ignore" });
+    const packed = zipped();
     const env = { XDG_CACHE_HOME: join(place.folder, "cache") };
     mkdirSync(env.XDG_CACHE_HOME);
     const mount = ["mount", packed, place.mountpoint, "--as", "disk", "--driver", driver];

@@ -17,6 +17,7 @@ import { FileSource } from "../src/bytes/file.js";
 import { hasTools, noise, run, scratchFolder } from "../src/filesystems/image-test-tools.js";
 import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
 import { squashfs } from "../src/filesystems/squashfs/squashfs.js";
+import { loopMount } from "./helpers.js";
 
 function tree(folder: string): string {
   const top = join(folder, "tree");
@@ -118,10 +119,9 @@ for (const options of [
 function mount(t: ExecutionContext, image: string, folder: string): string | undefined {
   const at = join(folder, "mounted");
   mkdirSync(at);
-  try {
-    run("mount", ["-t", "squashfs", "-o", "ro,loop", image, at]);
-  } catch (error) {
-    t.log(`skipped: the kernel doesn't mount it (${(error as Error).message.split("\n")[1]})`);
+  const { status, stderr } = loopMount("-t", "squashfs", "-o", "ro,loop", image, at);
+  if (status !== 0) {
+    t.log(`skipped: the kernel doesn't mount it (${stderr.trim()})`);
     t.pass();
     return undefined;
   }

@@ -160,7 +160,7 @@ const nodes: Record<FileId, Node> = {
     kind: "file",
     size: 4096,
     read(position) {
-      for (const kept: unknown[] = []; ; ) kept.push(new Array(10_000).fill(position));
+      for (const kept: unknown[] = []; ; ) kept.push(new Array(1_000_000).fill(position));
     },
   },
 };

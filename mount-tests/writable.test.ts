@@ -7,7 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
-import { comesTrue, drivers, people, runs, serialFor, Workspace } from "./helpers.js";
+import { comesTrue, drivers, loopMount, loopOver, people, runs, serialFor, Workspace } from "./helpers.js";
 
 const MiB = 1024 * 1024;
 /** Where the test disk's partition begins. */
@@ -19,6 +19,7 @@ class Written extends Workspace {
   readonly expected = Buffer.from(this.disk);
   readonly overlay = join(this.folder, "work.overlay");
   private readonly before = sha256(this.disk);
+  protected override readonly workers: number = 4;
 
   file = (name: string) => join(this.mountpoint, name);
 
@@ -309,15 +310,12 @@ for (const driver of drivers)
   asRoot(`a filesystem made on a loop device over pN.raw is whole after a remount, through ${driver}`, async (t) => {
     const place = new Written(t, root!, driver);
     await place.mount(`--writable=${place.overlay}`);
-    const loop = () =>
-      spawnSync("losetup", ["--find", "--show", place.file("p1.raw")], { encoding: "utf8" }).stdout.trim();
-    const device = loop();
+    const device = loopOver(t, place.file("p1.raw"));
     if (!device) return void t.log("skipped: no loop device can be had");
-    t.teardown(() => spawnSync("losetup", ["-d", device]));
     await place.works(t, "mkfs.ext4", "-q", device);
     const inner = join(place.folder, "inner");
     mkdirSync(inner);
-    await place.works(t, "mount", device, inner);
+    t.is(loopMount(device, inner).status, 0);
     t.teardown(() => spawnSync("umount", ["-l", inner]));
     const bytes = randomBytes(2 * MiB);
     for (let n = 0; n < 50; n++) writeFileSync(join(inner, `file ${n}`), bytes.subarray(n * 1000, n * 1000 + 40_000));
@@ -332,7 +330,7 @@ for (const driver of drivers)
     await place.ends(t);
     await place.mount(`--writable=${place.overlay}`);
     t.is(await place.works(t, "sha256sum", place.file("p1.raw")), before);
-    await place.works(t, "mount", "-o", "loop", place.file("p1.raw"), inner);
+    t.is(loopMount("-o", "loop", place.file("p1.raw"), inner).status, 0);
     t.is((await place.works(t, "ls", inner)).trim().split("\n").length, 50, "49 files and lost+found");
     t.deepEqual(readFileSync(join(inner, "file 7")), bytes.subarray(7000, 47_000));
     await place.works(t, "umount", inner);
@@ -343,9 +341,8 @@ asRoot("a whole loop device is discarded, which gives the overlay's room back", 
   const place = new Written(t, root!, "direct");
   await place.mount(`--writable=${place.overlay}`);
   await place.dd(t, "p1.raw", MiB, randomBytes(8 * MiB), "conv=notrunc,fsync");
-  const device = spawnSync("losetup", ["--find", "--show", place.file("p1.raw")], { encoding: "utf8" }).stdout.trim();
+  const device = loopOver(t, place.file("p1.raw"));
   if (!device) return void t.log("skipped: no loop device can be had");
-  t.teardown(() => spawnSync("losetup", ["-d", device]));
   await place.works(t, "blkdiscard", "-f", device);
   place.expected.fill(0, partitionAt);
   await place.works(t, "losetup", "-d", device);

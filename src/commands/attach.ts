@@ -1,13 +1,13 @@
 import { resolve } from "node:path";
 import { attach as attachDisk } from "../fuse/attached.js";
 import { parseMountOptions } from "../fuse/options.js";
-import { defaultDriver } from "../fuse/request.js";
 import { openImage } from "../open.js";
 import type { Command } from "./command.js";
+import { type DriverArguments, driverOf, driverOption } from "./driver-option.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { usualCacheBytes } from "./usual-cache.js";
 
-interface Arguments extends OpeningArguments {
+interface Arguments extends OpeningArguments, DriverArguments {
   image: string;
   writable?: string;
 }
@@ -29,6 +29,7 @@ export const attach: Command<Arguments> = {
         "Let the device be written to: the image stays as it is, and what is written goes to this overlay file, which is made or found again; without a name to one that vanishes with the device",
     },
     ...openingOptions,
+    ...driverOption,
   },
   examples: [
     ["spindle attach disk.spin", "Make /dev/loop0 of it, or the next one that is free"],
@@ -42,6 +43,7 @@ export const attach: Command<Arguments> = {
         : given.writable === ""
           ? ("temporary" as const)
           : { overlay: resolve(given.writable) };
+    const driver = driverOf(given, terminal);
     await opening(image, given, async (spec) => {
       const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
       const opened = openImage({ ...spec, parent });
@@ -51,7 +53,7 @@ export const attach: Command<Arguments> = {
         {
           image: { ...spec, parent, view: "disk" },
           writable,
-          driver: defaultDriver().driver,
+          driver,
           options: parseMountOptions([], image, writable !== undefined),
           cacheBytes: usualCacheBytes(),
         },

@@ -14,17 +14,17 @@ import {
 } from "../fuse/machine.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { runtimeFolder } from "../fuse/registry.js";
-import { defaultDriver } from "../fuse/request.js";
 import { openImage } from "../open.js";
 import type { VolumeTable } from "../volumes/volume.js";
 import type { Command } from "./command.js";
+import { type DriverArguments, driverOf, driverOption } from "./driver-option.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { parseSize } from "./sizes.js";
 import type { Terminal } from "./terminal.js";
 import { usualCacheBytes } from "./usual-cache.js";
 
-interface Arguments extends OpeningArguments {
+interface Arguments extends OpeningArguments, DriverArguments {
   image: string;
   arguments: string[];
   writable?: string;
@@ -66,6 +66,7 @@ export const boot: Command<Arguments> = {
     timeout: { value: "SECONDS", default: "300", describe: "With --check: how long to wait for that" },
     screenshot: { completes: "file", describe: "With --check: where to put a picture (PNG) of the screen at the end" },
     ...openingOptions,
+    ...driverOption,
   },
   examples: [
     ["spindle boot disk.spin", "Boot it, and throw away what it writes"],
@@ -82,6 +83,7 @@ export const boot: Command<Arguments> = {
     const seconds = wholeNumber(given.timeout, "--timeout", 1, 86_400)!;
     if (given.screenshot !== undefined && !given.check)
       throw usage("--screenshot: is taken by --check. Add --check, or take it in QEMU's own window.");
+    const driver = driverOf(given, terminal);
     const folder = mkdtempSync(join(runtimeFolder(), "boot-"));
     const mountpoint = join(folder, "disk");
     mkdirSync(mountpoint);
@@ -102,7 +104,7 @@ export const boot: Command<Arguments> = {
           image: { ...spec, parent, view: "disk" },
           writable: given.writable === undefined ? "temporary" : { overlay: resolve(given.writable) },
           mountpoint,
-          driver: defaultDriver().driver,
+          driver,
           options: parseMountOptions([], image, true),
           cacheBytes: usualCacheBytes(),
         });

@@ -1,27 +1,28 @@
 import { resolve } from "node:path";
 import { usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
+import { endIfStale } from "../fuse/ending.js";
 import { resolveMountpoint } from "../fuse/mounts.js";
 import { parseMountOptions } from "../fuse/options.js";
-import { checkImagePath, checkMountpoint, type DriverName, defaultDriver, serveRequest } from "../fuse/request.js";
+import { checkImagePath, checkMountpoint, serveRequest } from "../fuse/request.js";
 import type { Mounted } from "../fuse/service.js";
 import { type FaceName, faceNames } from "../open.js";
 import { settings } from "../settings.js";
 import type { Command } from "./command.js";
+import { type DriverArguments, driverOf, driverOption } from "./driver-option.js";
 import { wholeNumber } from "./numbers.js";
 import { type OpeningArguments, opening, openingOptions } from "./opening.js";
 import { humanSize, parseSize } from "./sizes.js";
 import { usualCacheBytes } from "./usual-cache.js";
 import { type ViewingArguments, viewingOf, viewingOptions } from "./viewing.js";
 
-interface Arguments extends OpeningArguments, ViewingArguments {
+interface Arguments extends OpeningArguments, ViewingArguments, DriverArguments {
   image: string;
   mountpoint: string;
   as: "files" | "disk";
   volume?: string;
   writable?: string;
   face?: string;
-  driver?: DriverName;
   workers?: string;
   cache?: string;
   foreground?: boolean;
@@ -65,13 +66,10 @@ export const mount: Command<Arguments> = {
     },
     ...openingOptions,
     ...viewingOptions,
-    driver: {
-      choices: ["direct", "fuse-native"],
-      describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
-    },
+    ...driverOption,
     workers: {
       value: "N",
-      describe: `Threads that answer requests, of some 15 MB each [${settings.workersPerProcessor} a processor]`,
+      describe: `Threads that answer requests, of some 18 MB each [${settings.workersPerProcessor} a processor, ${settings.mostUsualWorkers} at most]`,
     },
     cache: {
       value: "SIZE",
@@ -133,12 +131,11 @@ Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gi
           : { overlay: resolve(given.writable) };
     const options = parseMountOptions(given.o ?? [], image, writable !== undefined);
     const cacheBytes = given.cache === undefined ? usualCacheBytes() : parseSize(given.cache, "--cache");
-    const usual = defaultDriver();
-    const driver = given.driver ?? usual.driver;
-    if (driver === "direct" && usual.reason) throw usage(`--driver direct: ${usual.reason}. Use --driver fuse-native.`);
+    if (await endIfStale(mountpoint))
+      terminal.note(`${mountpoint}: the server of the mount that was there had died; it is taken away`);
     checkMountpoint(mountpoint);
     checkImagePath(image, mountpoint);
-    if (given.driver === undefined && usual.reason) terminal.note(`using the fuse-native driver: ${usual.reason}`);
+    const driver = driverOf(given, terminal);
 
     const { as: view, volume } = given;
     const viewing = viewingOf(given);

@@ -1,9 +1,9 @@
-/** The end of a mount, asked for from outside: by `spindle unmount`. */
+/** The end of a mount, asked for from outside: by `spindle unmount`, or by a mount that finds a dead one in its place. */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { busy, ImageError } from "../errors.js";
 import { describeHolders, findHolders } from "./holders.js";
-import { listMounts, type Mount, ourMountAt, resolveMountpoint } from "./mounts.js";
+import { listMounts, type Mount, mountAt, ourMountAt, ourType, resolveMountpoint } from "./mounts.js";
 import { findRegistration, isRunning, startTimeOf, unregister } from "./registry.js";
 import { unmountAt } from "./unmounting.js";
 
@@ -36,9 +36,7 @@ export async function end(path: string, lazily: boolean): Promise<Ended> {
   const mount = ourMountAt(mountpoint);
   const server = findServer(mount);
   if (server === "dead" || (server === undefined && (await isStale(mountpoint)))) {
-    await unmountAt(mountpoint, true);
-    const found = findRegistration(mount);
-    if (found && !found.alive) unregister(found.path);
+    await takeAwayDead(mount);
     return { mountpoint, state: "cleaned" };
   }
   const { pid } = server ?? {};
@@ -55,6 +53,34 @@ export async function end(path: string, lazily: boolean): Promise<Ended> {
     "system",
     `${mountpoint}: is unmounted, but ${pid ? `process ${pid}` : "the process"} that served it did not end within ${endPatience / 1000} seconds. Its log may tell why.`,
   );
+}
+
+/**
+ * Takes away mounts of ours at `mountpoint` (as resolveMountpoint gives it) whose server has died: the kernel says so itself,
+ * and nothing will ever be served there again. A server that only doesn't answer is left alone.
+ * @returns whether there was one
+ * @throws ImageError when this user may not take it away
+ */
+export async function endIfStale(mountpoint: string): Promise<boolean> {
+  let found = false;
+  for (;;) {
+    const mount = mountAt(mountpoint);
+    if (mount?.type !== ourType || !(await isStale(mountpoint))) return found;
+    await takeAwayDead(mount);
+    found = true;
+  }
+}
+
+async function takeAwayDead(mount: Mount): Promise<void> {
+  const { mountpoint } = mount;
+  try {
+    await unmountAt(mountpoint, true);
+  } catch (error) {
+    // Its watchdog may have come first.
+    if (mountAt(mountpoint)?.device === mount.device) throw error;
+  }
+  const found = findRegistration(mount);
+  if (found && !found.alive) unregister(found.path);
 }
 
 interface ServerProcess {

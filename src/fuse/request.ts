@@ -1,12 +1,10 @@
 /** What `spindle mount` asks for, as plain data: the same for a server in the foreground and one in the background. */
 
 import { existsSync, realpathSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { busy, missing, system, usage } from "../errors.js";
 import { OverlayDisk } from "../layers/overlay.js";
 import { type ImageSpec, type OpenedImage, openFiles, openImage, openWritable } from "../open.js";
 import type { Waiting } from "../packed/waiting.js";
-import { settings } from "../settings.js";
 import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { FailureLog } from "./errno.js";
@@ -14,6 +12,7 @@ import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
 import { type Mounted, serve } from "./service.js";
+import { usualWorkers } from "./usual-workers.js";
 
 export type DriverName = Driver["name"];
 
@@ -62,7 +61,7 @@ export function checkMountpoint(mountpoint: string): void {
       throw missing(`${mountpoint}: no such folder to mount at. Make it first: mkdir ${mountpoint}`);
     if ((error as NodeJS.ErrnoException).code === "ENOTCONN")
       throw busy(
-        `${mountpoint}: the server of the mount there has died (${there?.type ?? "unknown type"}). Unmount it first.`,
+        `${mountpoint}: what served the mount there (${there?.type ?? "unknown type"}) has died. Take that away first: ${process.getuid?.() === 0 ? "umount" : "fusermount3 -u"} ${mountpoint}`,
       );
     throw system(`looking at ${mountpoint}`, error);
   }
@@ -96,7 +95,7 @@ export async function serveRequest(
 ): Promise<void> {
   const { writable } = request;
   if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
-  const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
+  const workers = request.workers ?? usualWorkers();
   const opened = openFor(request, workers, waiting);
   const endLog = logPasses(() => opened.passes(), log);
   const { overlay } = opened;

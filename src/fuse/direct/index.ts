@@ -12,11 +12,11 @@
  * only through the descriptor it came from; splice, which Node hasn't; io_uring, which few kernels have.
  */
 import { closeSync, readSync, writeSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { unsupported } from "../../errors.js";
 import { getpagesize } from "../../libc.js";
 import { settings } from "../../settings.js";
 import type { Driver, MountPlan, Server } from "../driver.js";
+import { usualWorkers } from "../usual-workers.js";
 import { Crew } from "./crew.js";
 import { answerInit } from "./init.js";
 import { type KernelMount, makeMount, raiseReadahead, takeAway } from "./kernel-mount.js";
@@ -32,7 +32,7 @@ export const direct: Driver = {
       throw unsupported(
         `the direct driver runs on Linux on x86-64 and arm64, not on ${process.platform} on ${process.arch}. Mount with --driver fuse-native.`,
       );
-    const wanted = plan.workers || availableParallelism() * settings.workersPerProcessor;
+    const wanted = plan.workers || usualWorkers();
     const crew = new Crew(plan, Math.min(Math.max(1, wanted), MOST_WORKERS));
     let made: KernelMount | undefined;
     let fillsZeros: boolean;
