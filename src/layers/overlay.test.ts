@@ -270,6 +270,30 @@ test("after bytes could not be made durable no flush succeeds, and none of their
   t.deepEqual([found.toString("latin1", 5000, 5004), found[900_000]], ["kept", baseBytes[900_000]]);
 });
 
+test("after bits could not be made durable no flush succeeds either: bytes written meanwhile may be what failed", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  let fails = true;
+  const flush = () => {
+    if (!fails) return stores.bitmap.flush();
+    fails = false;
+    // As in one file: what was pending is forgotten, and told to this caller alone.
+    device.pending = [];
+    throw new ImageError("system", "flushing the bitmap", { cause: noSpace });
+  };
+  const disk = new OverlayDisk(
+    "d",
+    createOverlayMemory(size, 1),
+    { ...stores, bitmap: { ...stores.bitmap, flush } },
+    [new Base()],
+    0,
+  );
+  disk.write(5000, Buffer.from("kept"));
+  t.throws(() => disk.flush(), { message: "flushing the bitmap" });
+  t.throws(() => disk.flush(), { message: /could not be made durable before/ });
+  t.throws(() => disk.tryFlush(), { message: /could not be made durable before/ });
+});
+
 test("a block that another thread is only just making present is flushed with what was written into it", (t) => {
   const device = new Device(bitmap + size);
   const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
