@@ -359,6 +359,25 @@ test("a thread that died in the middle holds no lock, and the pages that it was 
   t.deepEqual([found.toString("latin1", 5000, 5004), found.toString("latin1", 100, 104)], ["kept", "more"]);
 });
 
+test("zeros are zeros where a hole of the base ends within a block that a lost write left bytes in", (t) => {
+  const device = new Device(bitmap + size);
+  const disk = open(device);
+  // The block of byte 300,000, where a hole ends, gets bytes; then the power is lost before its bit is written.
+  disk.write(299_008, Buffer.alloc(4096, 0xaa));
+  const found = new Device(
+    0,
+    device.afterLoss(() => true),
+  );
+  t.is(found.durable[bitmap + 299_008], 0xaa, "its bytes are on the device");
+  found.durable.fill(0, 0, bitmap);
+  const again = open(found, true);
+  t.true(contents(again).equals(baseBytes));
+  again.clear(200_000, 150_000);
+  const expected = Buffer.from(baseBytes).fill(0, 200_000, 350_000);
+  const wrong = contents(again).findIndex((byte, at) => byte !== expected[at]);
+  t.is(wrong, -1, "the first wrong byte");
+});
+
 test("zeros over what is a hole of the base and was never written take no room", (t) => {
   const disk = open(new Device(bitmap + size));
   disk.clear(0, size);

@@ -148,7 +148,9 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       // What is a hole of the base and was never written is zeros already: a disk that is discarded whole takes nothing.
       const extent = this.extentAt(at);
       const stretch = Math.min(extent.length, last - at);
-      if (!extent.hole) this.clearBlocks(at, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
+      // A hole may end within a block, whose start then is to be zeros as well: a lost write may have left bytes there.
+      const start = at - (at % blockSize);
+      if (!extent.hole) this.clearBlocks(start, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
       at += stretch;
     }
     this.wrote();
