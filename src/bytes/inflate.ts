@@ -15,6 +15,8 @@ export const windowSize = 32768;
 
 interface Zlib {
   address(bytes: Uint8Array): bigint;
+  /** A text of the library's. */
+  text(address: bigint): string;
   inflateInit2_(stream: Uint8Array, windowBits: number, version: string, size: number): number;
   inflateReset(stream: Uint8Array): number;
   inflatePrime(stream: Uint8Array, bits: number, value: number): number;
@@ -29,9 +31,11 @@ const NEXT_IN = 0;
 const AVAIL_IN = 8;
 const NEXT_OUT = 24;
 const AVAIL_OUT = 32;
+const MESSAGE = 48;
 const DATA_TYPE = 88;
 
 const NO_FLUSH = 0;
+const FINISH = 4;
 const BLOCK = 5;
 const STREAM_END = 1;
 const NEED_DICTIONARY = 2;
@@ -59,6 +63,7 @@ function load(): Zlib {
       const call = (declaration: string) => library.func(declaration) as never;
       return {
         address: (bytes) => koffi.address(bytes) as bigint,
+        text: (address) => koffi.decode(address, "char", -1) as string,
         inflateInit2_: call("int inflateInit2_(void *, int, const char *, int)"),
         inflateReset: call("int inflateReset(void *)"),
         inflatePrime: call("int inflatePrime(void *, int, int)"),
@@ -81,6 +86,60 @@ export function combineCrc32(first: number, second: number, secondLength: number
   return zlib().crc32_combine(first, second, secondLength);
 }
 
+/** Of a thread: a stream of each kind, begun anew for each use. */
+const streams: { zlib?: Buffer; deflate?: Buffer } = {};
+const windowBits = { zlib: 15, deflate: -15 } as const;
+
+/**
+ * Unpacks the start of `packed`, one stream of zlib's (RFC 1950) or of raw deflate, into the start of `target`. This is not
+ * Node's inflateSync: what that allocates for a stream that is damaged stays allocated until the event loop turns, and in a
+ * thread that only serves it never does.
+ * @returns how many bytes it gave, and whether the stream ended with them
+ * @throws ImageError `corrupt`, without a file's name: for damage, and for a stream that gives more than the target has room for
+ */
+export function inflateWhole(
+  kind: "zlib" | "deflate",
+  packed: Uint8Array,
+  target: Uint8Array,
+): { readonly produced: number; readonly ended: boolean } {
+  const library = zlib();
+  const stream = streams[kind] ?? begunStream(library, windowBits[kind]);
+  streams[kind] = stream;
+  library.inflateReset(stream);
+  stream.writeBigUInt64LE(packed.length > 0 ? library.address(packed) : 0n, NEXT_IN);
+  stream.writeUInt32LE(packed.length, AVAIL_IN);
+  const into = (room: Uint8Array): number => {
+    // Empty arrays may have no address, and zlib wants one.
+    stream.writeBigUInt64LE(library.address(room.length > 0 ? room : stream), NEXT_OUT);
+    stream.writeUInt32LE(room.length, AVAIL_OUT);
+    return library.inflate(stream, FINISH);
+  };
+  let status = into(target);
+  const produced = target.length - stream.readUInt32LE(AVAIL_OUT);
+  if (status === NO_PROGRESS && produced === target.length) {
+    // Full, and the end of the stream not reached: a byte more is one too many.
+    const spare = Buffer.alloc(1);
+    status = into(spare);
+    if (stream.readUInt32LE(AVAIL_OUT) === 0)
+      throw corrupt(`the ${kind} data unpacks to more than ${target.length} bytes`);
+  }
+  if (status === STREAM_END) return { produced, ended: true };
+  if (status === NO_PROGRESS) return { produced, ended: false };
+  if (status === NEED_DICTIONARY) throw corrupt(`the ${kind} data is damaged: it wants a dictionary`);
+  if (status === DATA_ERROR)
+    throw corrupt(`the ${kind} data is damaged: ${library.text(stream.readBigUInt64LE(MESSAGE))}`);
+  if (status === MEMORY_ERROR) throw new Error("zlib could not allocate memory");
+  throw new Error(`zlib failed with status ${status}`);
+}
+
+function begunStream(library: Zlib, bits: number): Buffer {
+  const stream = Buffer.allocUnsafeSlow(STREAM_SIZE).fill(0);
+  const status = library.inflateInit2_(stream, bits, "1.2.11", STREAM_SIZE);
+  if (status === MEMORY_ERROR) throw new Error("zlib could not allocate memory");
+  if (status !== 0) throw new Error(`zlib refuses to begin (status ${status})`);
+  return stream;
+}
+
 export class Inflater implements StreamUnpacker {
   consumed = 0;
   produced = 0;
@@ -91,13 +150,7 @@ export class Inflater implements StreamUnpacker {
    */
   boundary: number | undefined;
   private readonly zlib = zlib();
-  private readonly stream = Buffer.allocUnsafeSlow(STREAM_SIZE).fill(0);
-
-  constructor() {
-    const status = this.zlib.inflateInit2_(this.stream, -15, "1.2.11", STREAM_SIZE);
-    if (status === MEMORY_ERROR) throw new Error("zlib could not allocate memory");
-    if (status !== 0) throw new Error(`zlib refuses to begin (status ${status})`);
-  }
+  private readonly stream = begunStream(this.zlib, windowBits.deflate);
 
   /** Begins a stream, at its first byte. */
   begin(): void {

@@ -1,9 +1,8 @@
 import { createRequire } from "node:module";
 
 /**
- * The system's libdeflate, through koffi, where it is installed. Node's own zlib makes an object of 40 KiB for each chunk,
- * which keeps the garbage collectors of several threads busy with each other; this makes none, and is nearly twice as fast.
- * What it can't unpack is left to Node's, which says why, so that nothing but time depends on it.
+ * The system's libdeflate, through koffi, where it is installed: it is nearly twice as fast as zlib. What it can't unpack is
+ * left to zlib (inflate.ts), which says why, so that nothing but time depends on it.
  */
 export interface Libdeflate {
   /** Unpacks one stream (of zlib, or raw deflate) into the start of `target`: how many bytes it gave, or -1. */

@@ -35,9 +35,13 @@ export class SharedLock {
    */
   tryAcquireFrom(dead: number): "free" | "broken" | "busy" {
     const { words, at } = this;
-    const seen = Atomics.load(words, at);
-    if (seen !== 0 && seen >> 1 !== dead + 1) return "busy";
-    if (Atomics.compareExchange(words, at, seen, this.mine | 1) !== seen) return "busy";
+    let seen = Atomics.load(words, at);
+    for (let found: number; ; seen = found) {
+      if (seen !== 0 && seen >> 1 !== dead + 1) return "busy";
+      found = Atomics.compareExchange(words, at, seen, this.mine | 1);
+      // It may be the dead thread's still, and somebody have gone to sleep for it just now.
+      if (found === seen) break;
+    }
     return seen === 0 ? "free" : "broken";
   }
 

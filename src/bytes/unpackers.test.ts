@@ -1,10 +1,13 @@
 import { execFileSync } from "node:child_process";
-import { deflateRawSync, deflateSync } from "node:zlib";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { deflateRawSync, deflateSync, inflateRawSync, inflateSync } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { ImageError } from "../errors.js";
 import { unpackBzip2 } from "./bzip2.js";
 import { unpackDeflate } from "./deflate.js";
+import { inflateWhole } from "./inflate.js";
 import { libdeflate } from "./libdeflate.js";
 import { unpackLz4 } from "./lz4.js";
 import { unpackLzma } from "./lzma.js";
@@ -47,7 +50,7 @@ function lz4Block(frame: Buffer): Buffer {
   return frame.subarray(11, 11 + length);
 }
 
-test("zlib: what the system's libdeflate makes of a stream is what Node's zlib makes of it", (t) => {
+test("zlib: what is packed by Node's zlib comes back, with the system's libdeflate and without", (t) => {
   fc.assert(
     fc.property(
       fc.uint8Array({ maxLength: 3000 }),
@@ -61,14 +64,22 @@ test("zlib: what the system's libdeflate makes of a stream is what Node's zlib m
         t.true(
           room.subarray(0, input.length).equals(input) && room.subarray(input.length).every((byte) => byte === 0xee),
         );
+        t.deepEqual(inflateWhole("zlib", deflateSync(input, { level }), room), { produced: input.length, ended: true });
+        t.true(room.subarray(0, input.length).equals(input));
         const whole = Buffer.alloc(input.length);
+        t.deepEqual(inflateWhole("deflate", deflateRawSync(input, { level }), whole), {
+          produced: input.length,
+          ended: true,
+        });
+        t.true(whole.equals(input));
+        whole.fill(0);
         unpackDeflate(Buffer.concat([deflateRawSync(input, { level }), Buffer.alloc(more % 600, 7)]), whole);
         t.true(whole.equals(input));
       },
     ),
     { numRuns: 200 },
   );
-  if (!libdeflate()) t.log("libdeflate isn't installed (Debian: libdeflate0): only Node's zlib was tried");
+  if (!libdeflate()) t.log("libdeflate isn't installed (Debian: libdeflate0): only zlib was tried");
 });
 
 const inputs: [string, Buffer][] = [
@@ -172,6 +183,60 @@ test("zlib: nothing is given beyond the room there is", (t) => {
   t.deepEqual(target, input);
   t.throws(() => unpackZlib(bytes, target.subarray(1)), { instanceOf: ImageError, message: /more than 49999 bytes/ });
   t.throws(() => unpackZlib(bytes.subarray(0, -6), target), { instanceOf: ImageError });
+});
+
+test("zlib and deflate: what Node refuses is refused, and what it takes gives the same bytes", (t) => {
+  const kinds = { zlib: [deflateSync, inflateSync], deflate: [deflateRawSync, inflateRawSync] } as const;
+  for (const [kind, [pack, unpack]] of Object.entries(kinds)) {
+    const good = pack(text(3000));
+    const change = fc.record({ at: fc.nat(good.length - 1), xor: fc.integer({ min: 0, max: 255 }), cut: fc.nat(40) });
+    fc.assert(
+      fc.property(change, ({ at, xor, cut }) => {
+        const bytes = Buffer.from(good.subarray(0, good.length - Math.max(0, cut - 30)));
+        if (at < bytes.length) bytes[at]! ^= xor;
+        let expected: Buffer | undefined;
+        try {
+          expected = unpack(bytes, { maxOutputLength: 4000 });
+        } catch {} // refused
+        const target = Buffer.alloc(4000);
+        let got: Buffer | undefined;
+        try {
+          const { produced, ended } = inflateWhole(kind as keyof typeof kinds, bytes, target);
+          if (ended) got = target.subarray(0, produced);
+        } catch (error) {
+          if (!(error instanceof ImageError)) throw error;
+        }
+        t.deepEqual(got, expected);
+      }),
+      { numRuns: 400 },
+    );
+  }
+});
+
+test("damaged data costs no memory, however often it is unpacked without the event loop turning", (t) => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const target = Buffer.alloc(1 << 20);
+  const damaged = (bytes: Buffer) => bytes.fill(0xff, bytes.length >> 1, (bytes.length >> 1) + 8);
+  const cases: [string, () => unknown][] = [
+    ["zlib", () => unpackZlib(damaged(deflateSync(text(3000))), target)],
+    ["zlib that ends early", () => unpackZlib(deflateSync(text(3000)).subarray(0, -6), target)],
+    ["deflate", () => unpackDeflate(damaged(deflateRawSync(text(3000))), target)],
+    ["bzip2", () => unpackBzip2(Buffer.from("BZh9 no such thing"), target)],
+    ["zstd", () => unpackZstd(Buffer.from("28b52ffd04204100", "hex"), target)],
+  ];
+  for (const [name, unpack] of cases) {
+    t.throws(unpack, { instanceOf: ImageError }, name);
+    collect();
+    const before = process.memoryUsage().external;
+    for (let times = 0; times < 100; times++)
+      try {
+        unpack();
+      } catch {}
+    collect();
+    const more = process.memoryUsage().external - before;
+    t.true(more < 10 << 20, `${name}: ${more} bytes more`);
+  }
 });
 
 /** Instructions of LZO1X put together by hand from the kernel's description. */

@@ -270,6 +270,30 @@ test("after bytes could not be made durable no flush succeeds, and none of their
   t.deepEqual([found.toString("latin1", 5000, 5004), found[900_000]], ["kept", baseBytes[900_000]]);
 });
 
+test("after bits could not be made durable no flush succeeds either: bytes written meanwhile may be what failed", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  let fails = true;
+  const flush = () => {
+    if (!fails) return stores.bitmap.flush();
+    fails = false;
+    // As in one file: what was pending is forgotten, and told to this caller alone.
+    device.pending = [];
+    throw new ImageError("system", "flushing the bitmap", { cause: noSpace });
+  };
+  const disk = new OverlayDisk(
+    "d",
+    createOverlayMemory(size, 1),
+    { ...stores, bitmap: { ...stores.bitmap, flush } },
+    [new Base()],
+    0,
+  );
+  disk.write(5000, Buffer.from("kept"));
+  t.throws(() => disk.flush(), { message: "flushing the bitmap" });
+  t.throws(() => disk.flush(), { message: /could not be made durable before/ });
+  t.throws(() => disk.tryFlush(), { message: /could not be made durable before/ });
+});
+
 test("a block that another thread is only just making present is flushed with what was written into it", (t) => {
   const device = new Device(bitmap + size);
   const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
@@ -333,6 +357,25 @@ test("a thread that died in the middle holds no lock, and the pages that it was 
   living.flush();
   const found = contents(open(new Device(0, device.durable), true));
   t.deepEqual([found.toString("latin1", 5000, 5004), found.toString("latin1", 100, 104)], ["kept", "more"]);
+});
+
+test("zeros are zeros where a hole of the base ends within a block that a lost write left bytes in", (t) => {
+  const device = new Device(bitmap + size);
+  const disk = open(device);
+  // The block of byte 300,000, where a hole ends, gets bytes; then the power is lost before its bit is written.
+  disk.write(299_008, Buffer.alloc(4096, 0xaa));
+  const found = new Device(
+    0,
+    device.afterLoss(() => true),
+  );
+  t.is(found.durable[bitmap + 299_008], 0xaa, "its bytes are on the device");
+  found.durable.fill(0, 0, bitmap);
+  const again = open(found, true);
+  t.true(contents(again).equals(baseBytes));
+  again.clear(200_000, 150_000);
+  const expected = Buffer.from(baseBytes).fill(0, 200_000, 350_000);
+  const wrong = contents(again).findIndex((byte, at) => byte !== expected[at]);
+  t.is(wrong, -1, "the first wrong byte");
 });
 
 test("zeros over what is a hole of the base and was never written take no room", (t) => {

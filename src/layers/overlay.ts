@@ -16,7 +16,7 @@
  * - **A bit that is seen is flushed.** Another thread may write into a block as soon as its bit is set, and have that
  *   flushed, before whoever set the bit has come to mark the page. So who sets bits says beforehand in which page, in a
  *   word of its own, and a flush takes these pages as marked.
- * - **After the bytes could not be made durable nothing is durable any more**: the system has forgotten by then which of
+ * - **After bytes or bits could not be made durable nothing is durable any more**: the system has forgotten by then which of
  *   them it failed to write, and the next attempt would succeed. So no bit is written from then on, and every flush fails.
  * - **A thread may die at any instruction**: releaseDead() frees its locks. What it was making present is absent still, or
  *   its page is told by its word; and pages it was flushing are taken by the next flush.
@@ -74,7 +74,7 @@ export interface OverlayStores {
 
 /** In `locks`, behind those of the zones. */
 const FLUSH_LOCK = zones;
-/** In `locks`: 1 when bytes could not be made durable. */
+/** In `locks`: 1 when bytes or bits could not be made durable. */
 const FAILED = zones + 1;
 /** Pages of the bitmap that are written between two flushes of the data: 4 MiB of copies. */
 const pagesAtOnce = 1024;
@@ -148,7 +148,9 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       // What is a hole of the base and was never written is zeros already: a disk that is discarded whole takes nothing.
       const extent = this.extentAt(at);
       const stretch = Math.min(extent.length, last - at);
-      if (!extent.hole) this.clearBlocks(at, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
+      // A hole may end within a block, whose start then is to be zeros as well: a lost write may have left bytes there.
+      const start = at - (at % blockSize);
+      if (!extent.hole) this.clearBlocks(start, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
       at += stretch;
     }
     this.wrote();
@@ -186,10 +188,10 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       for (let page = 0, any = false; ; any = true) {
         const copies: [number, Buffer][] = [];
         page = this.takeDirty(page, copies);
-        this.flushData();
+        this.makeDurable(this.stores.data);
         for (const [number, copy] of copies) this.stores.bitmap.write(number * pageSize, copy);
         if (page < this.pages.length) continue;
-        if (any || copies.length > 0) this.stores.bitmap.flush();
+        if (any || copies.length > 0) this.makeDurable(this.stores.bitmap);
         break;
       }
       for (
@@ -204,15 +206,15 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     }
   }
 
-  private flushData(): void {
-    const { data } = this.stores;
+  /** Both stores are of one file: a flush of the bitmap that fails may have been of bytes that were written meanwhile. */
+  private makeDurable(store: ByteStore): void {
     if (Atomics.load(this.words, FAILED) === 1)
       throw system(
-        `${data.name}: flushing`,
+        `${store.name}: flushing`,
         new Error("what was written could not be made durable before, so it isn't known what is; mount it again"),
       );
     try {
-      data.flush();
+      store.flush();
     } catch (error) {
       Atomics.store(this.words, FAILED, 1);
       throw error;

@@ -4,9 +4,9 @@
  *
  *     header | places of blocks 0, 1, 2 … and of the end | block 0 | block 1 | …        an empty block is all zeros
  */
-import { inflateSync } from "node:zlib";
 import { LRUCache } from "lru-cache";
-import type { ImageError } from "../../errors.js";
+import { unpackZlib } from "../../bytes/zlib.js";
+import { ImageError } from "../../errors.js";
 import type { Contents } from "./contents.js";
 
 export interface PackedFormat {
@@ -104,15 +104,16 @@ export class PackedContents {
   }
 
   private unpack(index: number, from: number, packedLength: number, length: number): Uint8Array {
-    let block: Buffer;
+    const packed = this.bytes(from, packedLength);
+    const block = Buffer.allocUnsafe(length);
+    let got: number;
     try {
-      block = inflateSync(this.bytes(from, packedLength), { maxOutputLength: length });
+      got = unpackZlib(packed, block);
     } catch (error) {
-      if ((error as ImageError).name === "ImageError") throw error;
-      throw this.packed.corrupt(`its packed block ${index} does not unpack (${(error as Error).message})`);
+      if (!(error instanceof ImageError) || error.code !== "corrupt") throw error;
+      throw this.packed.corrupt(`its packed block ${index} does not unpack (${error.message})`);
     }
-    if (block.length !== length)
-      throw this.packed.corrupt(`its packed block ${index} has ${block.length} bytes instead of ${length}`);
+    if (got !== length) throw this.packed.corrupt(`its packed block ${index} has ${got} bytes instead of ${length}`);
     return block;
   }
 
