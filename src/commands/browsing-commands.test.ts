@@ -214,3 +214,47 @@ test("a reader that goes away ends a command quietly", (t) => {
   const script = `node -e "$1" cat "$2" sparse sparse sparse | head -c 3; echo " \${PIPESTATUS[0]}"`;
   t.is(run("bash", ["-c", script, "bash", program, made.image]), "beg 0\n");
 });
+
+/** A disk of 4 MiB with two partitions, given as type, first sector and what is written there. */
+function disk(t: ExecutionContext, ...parts: { type: number; at: number; bytes: Buffer }[]): string {
+  const bytes = Buffer.alloc(4 << 20);
+  for (const [index, { type, at, bytes: content }] of parts.entries()) {
+    bytes[446 + 16 * index + 4] = type;
+    bytes.writeUInt32LE(at, 446 + 16 * index + 8);
+    bytes.writeUInt32LE(2048, 446 + 16 * index + 12);
+    content.copy(bytes, at * 512);
+  }
+  bytes.write("\x55\xaa", 510, "latin1");
+  const path = join(scratch(t), "disk");
+  writeFileSync(path, bytes);
+  return path;
+}
+
+test("a disk whose partitions aren't read is refused with what they are, by exit code 4", async (t) => {
+  const xfs = Buffer.alloc(512);
+  xfs.write("XFSB");
+  xfs.write("ro\not", 108);
+  const image = disk(
+    t,
+    { type: 0x83, at: 2048, bytes: xfs },
+    { type: 0x83, at: 4096, bytes: Buffer.from("LUKS\xba\xbe\0\x01", "latin1") },
+  );
+  const { code, stderr } = await spindle("ls", image);
+  t.is(code, 4);
+  t.true(
+    stderr.includes('p1 is an XFS filesystem "ro\\not", p2 is encrypted with LUKS. Mount it with --as disk'),
+    stderr,
+  );
+  t.regex((await spindle("ls", "--volume", "2", image)).stderr, /reads in 2: p2 is encrypted with LUKS\. Mount/);
+  const info = JSON.parse(`${(await spindle("info", "--json", image)).stdout}`);
+  t.is(info.filesystems[1].unread.type, "crypto_LUKS");
+});
+
+test("a filesystem from the first sector on is shown where the partitions beside it hold nothing known", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  const bytes = readFileSync(made.image);
+  readFileSync(disk(t, { type: 0x83, at: 2048, bytes: Buffer.alloc(0) })).copy(bytes, 0, 0, 512);
+  writeFileSync(made.image, bytes);
+  t.is(`${(await spindle("cat", made.image, "/a/small")).stdout}`, "small\n");
+});
