@@ -88,6 +88,8 @@ test("find is that of find(1)", async (t) => {
     const { stdout } = await spindle("find", made.image, ...words, "-print0");
     const found = stdout.toString("latin1").split("\0");
     t.deepEqual(found.filter((path) => !path.startsWith("/lost+found")).sort(), expected.sort(), words.join(" "));
+    const twoDashes = words.map((word) => word.replace(/^-(?=[a-z])/, "--"));
+    t.deepEqual((await spindle("find", made.image, ...twoDashes, "--print0")).stdout, stdout, twoDashes.join(" "));
   }
   const large = await spindle("find", made.image, "-type", "f", "-size", "+2M");
   t.deepEqual(large.text.trim().split("\n").sort(), ["/a/b/large", "/sparse"]);
