@@ -217,6 +217,26 @@ test("a reader that goes away ends a command quietly", (t) => {
   t.is(run("bash", ["-c", script, "bash", program, made.image]), "beg 0\n");
 });
 
+test("every command that tells paths as JSON tells the same ones", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  for (const start of ["/a", "a"]) {
+    const paths: string[][] = [];
+    for (const [words, key] of [
+      [["find", made.image, start, "--type", "f"], "files"],
+      [["hash", made.image, start], "files"],
+      [["ls", "-R", made.image, start], "entries"],
+    ] as const) {
+      const result = JSON.parse((await spindle(...words, "--json")).text);
+      const files = result[key].filter(({ kind }: { kind?: string }) => (kind ?? "file") === "file");
+      paths.push(files.map(({ path }: { path: string }) => path).sort());
+    }
+    t.deepEqual(paths[1], paths[0]);
+    t.deepEqual(paths[2], paths[0]);
+    t.true(paths[0]!.includes(`${start}/b/large`));
+  }
+});
+
 /** A disk of 4 MiB with two partitions, given as type, first sector and what is written there. */
 function disk(t: ExecutionContext, ...parts: { type: number; at: number; bytes: Buffer }[]): string {
   const bytes = Buffer.alloc(4 << 20);
@@ -248,7 +268,7 @@ test("a disk whose partitions aren't read is refused with what they are, by exit
     stderr,
   );
   t.regex((await spindle("ls", "--volume", "2", image)).stderr, /reads in 2: p2 is encrypted with LUKS\. Mount/);
-  const info = JSON.parse(`${(await spindle("info", "--json", image)).stdout}`);
+  const info = JSON.parse((await spindle("info", "--json", image)).text);
   t.is(info.filesystems[1].unread.type, "crypto_LUKS");
 });
 
@@ -258,5 +278,5 @@ test("a filesystem from the first sector on is shown where the partitions beside
   const bytes = readFileSync(made.image);
   readFileSync(disk(t, { type: 0x83, at: 2048, bytes: Buffer.alloc(0) })).copy(bytes, 0, 0, 512);
   writeFileSync(made.image, bytes);
-  t.is(`${(await spindle("cat", made.image, "/a/small")).stdout}`, "small\n");
+  t.is((await spindle("cat", made.image, "/a/small")).text, "small\n");
 });
