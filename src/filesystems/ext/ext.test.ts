@@ -107,6 +107,22 @@ test("an external journal is told from a filesystem", (t) => {
   t.throws(() => open(bytes), { code: "unsupported" as never, message: /external journal/ });
 });
 
+test("with its journal on another device a filesystem is read when it is clean, and refused when that is to be replayed", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const folder = scratchFolder(t);
+  const path = sparseFile(folder, "image", 16 * MiB);
+  run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-d", sampleFolder(t), path]);
+  const uuid = "6d0c6a0e-47a5-4e0c-9d0f-3f6f5f0e2b11";
+  const debugfs = (...commands: string[]) => {
+    for (const command of commands) run("debugfs", ["-w", "-R", command, path]);
+  };
+  debugfs("feature has_journal", `ssv journal_uuid ${uuid}`, "ssv journal_dev 0x801");
+  t.true(walk(open(readFileSync(path))).files.size > 1);
+  debugfs("feature needs_recovery");
+  const error = t.throws(() => open(readFileSync(path)), { code: "unsupported" as never });
+  t.true(error?.message.includes(`its journal is on another device (UUID ${uuid})`), error?.message);
+});
+
 test("a truncated image opens with a warning, and reads what is left of it", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
   const whole = make(t, 64 * MiB, ["-t", "ext4", "-b", "4096"], sampleFolder(t))!;
