@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
@@ -191,6 +192,26 @@ test("a directory that contains itself is listed once", (t) => {
   const { errors, files } = walk(fileSystem);
   t.deepEqual([...errors], []);
   t.true(files.has("/folder/inner/again") && files.has("/folder/root") && !files.has("/folder/root/file"));
+});
+
+test("a folder that ignores case, with e2fsck's index over folded names, lists as debugfs does, and its names are found as stored", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs", "e2fsck")) return;
+  const folder = scratchFolder(t);
+  const content = join(folder, "content");
+  mkdirSync(join(content, "Dir"), { recursive: true });
+  for (let index = 0; index < 600; index++) writeFileSync(join(content, "Dir", `Größe Number ${index}`), `${index}`);
+  const path = sparseFile(folder, "image", 16 * MiB);
+  run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "1024", "-O", "casefold", "-d", content, path]);
+  run("debugfs", ["-w", "-R", "sif /Dir flags 0x40080000", path]);
+  spawnSync("e2fsck", ["-fyD", path]);
+  t.true(run("debugfs", ["-R", "htree /Dir", path]).includes("Number of entries"));
+  const fileSystem = open(readFileSync(path));
+  const directory = fileSystem.lookup(fileSystem.root, Buffer.from("Dir"))!;
+  const names = [...fileSystem.list(directory)].map(({ name }) => Buffer.from(name).toString());
+  const listed = run("debugfs", ["-R", "ls -p /Dir", path]).match(/Größe Number \d+/g);
+  t.deepEqual(names.sort(), listed?.sort());
+  for (const name of names) t.not(fileSystem.lookup(directory, Buffer.from(name)), undefined);
+  t.is(fileSystem.lookup(directory, Buffer.from("größe number 7")), undefined);
 });
 
 test("a directory that names one block many times ends", (t) => {
