@@ -328,3 +328,28 @@ serial("a directory of 60,000 entries is as the kernel shows it", (t) => {
   t.is(fileSystem.lookup(large, Buffer.from("a file with number 60000")), undefined);
   equalsKernel(t, fileSystem, image.mountpoint);
 });
+
+serial(
+  "with a journal on another device: refused while that holds what is newest, the kernel's tree when it was unmounted",
+  (t) => {
+    const folder = mkdtempSync(join(tmpdir(), "spindle-ext-"));
+    const journal = join(folder, "journal");
+    writeFileSync(journal, "");
+    truncateSync(journal, 8 << 20);
+    execFileSync("mke2fs", ["-q", "-F", "-O", "journal_dev", "-b", "4096", journal]);
+    const loop = execFileSync("losetup", ["-f", "--show", journal], { encoding: "utf8" }).trim();
+    t.teardown(() => {
+      execFileSync("losetup", ["-d", loop]);
+      rmSync(folder, { recursive: true });
+    });
+    const image = new Image(t, 32 << 20, ["-t", "ext4", "-b", "4096", "-J", `device=${loop}`]);
+    if (!image.mount("rw")) return;
+    writeFileSync(join(image.mountpoint, "new"), "of the journal");
+    execFileSync("sync", ["-f", image.mountpoint]);
+    const dirty = join(image.folder, "dirty");
+    copyFileSync(image.path, dirty);
+    image.unmount();
+    t.throws(() => image.open(dirty), { message: /its journal is on another device \(UUID \S{36}\)/ });
+    if (image.mount("ro,noload")) equalsKernel(t, image.open(), image.mountpoint);
+  },
+);

@@ -270,14 +270,11 @@ test("a command may have a -h of its own", async (t) => {
 
 test("a command may have options with one dash, and values that begin with one", async (t) => {
   const options = { name: {}, size: { nargs: 1, requiresArg: false }, print0: { type: "boolean" } } as const;
-  t.like(
-    JSON.parse((await like({ options, singleDash: true }, "a", "b", "-name", "x", "-size", "-1k", "-print0")).stdout),
-    {
-      name: "x",
-      size: "-1k",
-      print0: true,
-    },
-  );
+  for (const dash of ["-", "--"]) {
+    const words = [`${dash}name`, "x", `${dash}size`, "-1k", `${dash}print0`];
+    const { stdout } = await like({ options, singleDash: true }, "a", "b", ...words);
+    t.like(JSON.parse(stdout), { name: "x", size: "-1k", print0: true }, words.join(" "));
+  }
 });
 
 test("words that may be many are shown as such", async (t) => {

@@ -94,10 +94,12 @@ async function withoutCommand(argv: string[], table: readonly CommandEntry[], st
  */
 function withoutValues(argv: readonly string[], command: Command<never>): string[] {
   const end = argv.indexOf("--");
+  const mayStandAlone = (name: string) => {
+    const option = command.options[name];
+    return option?.requiresArg === false && option.nargs === undefined;
+  };
   return argv.map((word, index) =>
-    (end < 0 || index < end) && word.startsWith("--") && command.options[word.slice(2)]?.requiresArg === false
-      ? `${word}=`
-      : word,
+    (end < 0 || index < end) && word.startsWith("--") && mayStandAlone(word.slice(2)) ? `${word}=` : word,
   );
 }
 

@@ -10,6 +10,7 @@ import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenL
 import { ImageError, missing, unsupported, usage } from "./errors.js";
 import type { FileSystem } from "./filesystems/filesystem.js";
 import { filesystems, optical } from "./filesystems/index.js";
+import { identify, type Unread } from "./filesystems/unread/index.js";
 import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
 import type { Waiting } from "./packed/waiting.js";
@@ -40,6 +41,8 @@ export interface FoundVolume {
   readonly tree: FileSystem | undefined;
   /** Why a filesystem that is there could not be opened. */
   readonly problem: ImageError | undefined;
+  /** What is there instead, where Spindle knows it and doesn't read it. */
+  readonly unread?: Unread;
 }
 
 /** An image with its filesystems. */
@@ -164,13 +167,30 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
   const { disk } = opened;
   const { codePage, session } = opened.data.spec;
   const options = { codePage, session };
-  const whole = openFileSystem(disk, table.volumes.length > 0 ? optical : filesystems, cache, options);
   const parts = table.volumes.map((volume) => {
     const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
-    return { name: `p${volume.number}`, volume, ...openFileSystem(source, filesystems, cache, options) };
+    return { name: `p${volume.number}`, volume, ...lookedInto(source, cache, options) };
   });
-  // A disk with partitions is itself a place only where it is a hybrid ISO as well.
+  // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
+  const known = parts.some(({ tree, problem, unread }) => tree || problem || unread);
+  const whole = known ? openFileSystem(disk, optical, cache, options) : lookedInto(disk, cache, options);
   return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
+}
+
+/** The filesystem in a place, or what else is there. */
+function lookedInto(
+  source: ByteSource,
+  cache: ChunkCache,
+  options: Surroundings["options"],
+): Pick<FoundVolume, "tree" | "problem" | "unread"> {
+  const { tree, problem } = openFileSystem(source, filesystems, cache, options);
+  if (tree) return { tree, problem };
+  try {
+    return { tree, problem, unread: identify(source) };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    return { tree, problem: problem ?? error };
+  }
 }
 
 /** The first of `formats` that recognises the bytes and can open them; else why the first that recognised them couldn't. */
@@ -241,8 +261,18 @@ function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string;
   if (volume !== undefined && named.length === 0)
     throw usage(`${path}: has no volume ${volume}. It has ${list.join(", ")}.`);
   throw unsupported(
-    `${path}: holds no filesystem that Spindle reads${volume === undefined ? "" : ` in ${volume}`}. Mount it with --as disk to get at its bytes.`,
+    `${path}: holds no filesystem that Spindle reads${volume === undefined ? "" : ` in ${volume}`}${unreadInWords(named)}. Mount it with --as disk to get at its bytes.`,
   );
+}
+
+/** `: p1 is an XFS filesystem "root", p2 is encrypted with LUKS`; empty where nothing is known. */
+function unreadInWords(found: readonly FoundVolume[]): string {
+  const known = found.flatMap(({ name, unread }) => {
+    if (!unread) return [];
+    const label = unread.label && ` ${JSON.stringify(unread.label)}`;
+    return [`${name === wholeDisk ? "it" : name} is ${unread.what}${label}`];
+  });
+  return known.length > 0 ? `: ${known.join(", ")}` : "";
 }
 
 /**

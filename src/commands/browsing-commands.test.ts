@@ -88,6 +88,8 @@ test("find is that of find(1)", async (t) => {
     const { stdout } = await spindle("find", made.image, ...words, "-print0");
     const found = stdout.toString("latin1").split("\0");
     t.deepEqual(found.filter((path) => !path.startsWith("/lost+found")).sort(), expected.sort(), words.join(" "));
+    const twoDashes = words.map((word) => word.replace(/^-(?=[a-z])/, "--"));
+    t.deepEqual((await spindle("find", made.image, ...twoDashes, "--print0")).stdout, stdout, twoDashes.join(" "));
   }
   const large = await spindle("find", made.image, "-type", "f", "-size", "+2M");
   t.deepEqual(large.text.trim().split("\n").sort(), ["/a/b/large", "/sparse"]);
@@ -213,4 +215,68 @@ test("a reader that goes away ends a command quietly", (t) => {
   })`;
   const script = `node -e "$1" cat "$2" sparse sparse sparse | head -c 3; echo " \${PIPESTATUS[0]}"`;
   t.is(run("bash", ["-c", script, "bash", program, made.image]), "beg 0\n");
+});
+
+test("every command that tells paths as JSON tells the same ones", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  for (const start of ["/a", "a"]) {
+    const paths: string[][] = [];
+    for (const [words, key] of [
+      [["find", made.image, start, "--type", "f"], "files"],
+      [["hash", made.image, start], "files"],
+      [["ls", "-R", made.image, start], "entries"],
+    ] as const) {
+      const result = JSON.parse((await spindle(...words, "--json")).text);
+      const files = result[key].filter(({ kind }: { kind?: string }) => (kind ?? "file") === "file");
+      paths.push(files.map(({ path }: { path: string }) => path).sort());
+    }
+    t.deepEqual(paths[1], paths[0]);
+    t.deepEqual(paths[2], paths[0]);
+    t.true(paths[0]!.includes(`${start}/b/large`));
+  }
+});
+
+/** A disk of 4 MiB with two partitions, given as type, first sector and what is written there. */
+function disk(t: ExecutionContext, ...parts: { type: number; at: number; bytes: Buffer }[]): string {
+  const bytes = Buffer.alloc(4 << 20);
+  for (const [index, { type, at, bytes: content }] of parts.entries()) {
+    bytes[446 + 16 * index + 4] = type;
+    bytes.writeUInt32LE(at, 446 + 16 * index + 8);
+    bytes.writeUInt32LE(2048, 446 + 16 * index + 12);
+    content.copy(bytes, at * 512);
+  }
+  bytes.write("\x55\xaa", 510, "latin1");
+  const path = join(scratch(t), "disk");
+  writeFileSync(path, bytes);
+  return path;
+}
+
+test("a disk whose partitions aren't read is refused with what they are, by exit code 4", async (t) => {
+  const xfs = Buffer.alloc(512);
+  xfs.write("XFSB");
+  xfs.write("ro\not", 108);
+  const image = disk(
+    t,
+    { type: 0x83, at: 2048, bytes: xfs },
+    { type: 0x83, at: 4096, bytes: Buffer.from("LUKS\xba\xbe\0\x01", "latin1") },
+  );
+  const { code, stderr } = await spindle("ls", image);
+  t.is(code, 4);
+  t.true(
+    stderr.includes('p1 is an XFS filesystem "ro\\not", p2 is encrypted with LUKS. Mount it with --as disk'),
+    stderr,
+  );
+  t.regex((await spindle("ls", "--volume", "2", image)).stderr, /reads in 2: p2 is encrypted with LUKS\. Mount/);
+  const info = JSON.parse((await spindle("info", "--json", image)).text);
+  t.is(info.filesystems[1].unread.type, "crypto_LUKS");
+});
+
+test("a filesystem from the first sector on is shown where the partitions beside it hold nothing known", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  const bytes = readFileSync(made.image);
+  readFileSync(disk(t, { type: 0x83, at: 2048, bytes: Buffer.alloc(0) })).copy(bytes, 0, 0, 512);
+  writeFileSync(made.image, bytes);
+  t.is((await spindle("cat", made.image, "/a/small")).text, "small\n");
 });

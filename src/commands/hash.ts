@@ -71,7 +71,7 @@ interface Hashed {
 function* digests(tree: FileSystem, given: Arguments, problems: Problems): Generator<Hashed> {
   const buffer = Buffer.allocUnsafe(readSize);
   const digest = (source: ByteSource, path: ByteString): Hashed => ({
-    path: path.replace(/^\/+/, ""),
+    path,
     size: source.size,
     digest: digestOf(source, path, given.algorithm, buffer),
   });
@@ -123,8 +123,9 @@ function digestOf(source: ByteSource, path: ByteString, algorithm: string, buffe
 function* inLines(hashed: Iterable<Hashed>): Generator<ByteString> {
   const letters: Record<string, string> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r" };
   for (const { path, digest } of hashed) {
-    const name = path.replace(/[\\\n\r]/g, (character) => letters[character]!);
-    yield `${name === path ? "" : "\\"}${digest}  ${name}\n`;
+    // So that sha256sum -c looks for it in the folder where it is called.
+    const name = path.replace(/^\/+/, "").replace(/[\\\n\r]/g, (character) => letters[character]!);
+    yield `${/[\\\n\r]/.test(path) ? "\\" : ""}${digest}  ${name}\n`;
   }
 }
 

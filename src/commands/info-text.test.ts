@@ -125,3 +125,20 @@ Filesystem of p12: ext4
   block size       4 KiB (4,096 bytes)`),
   );
 });
+
+test("what isn't read is named", (t) => {
+  const unread = {
+    type: "xfs",
+    what: "an XFS filesystem",
+    label: "a\u001bb",
+    uuid: "8c8a0a5a-9f57-492e-9610-45a61f38f58a",
+  };
+  const filesystems = [{ name: "p12", filesystem: undefined, unread }];
+  t.true(
+    infoText({ ...info, filesystems }).endsWith(`
+Not read on p12: an XFS filesystem
+  type   xfs
+  label  a\\u001bb
+  uuid   8c8a0a5a-9f57-492e-9610-45a61f38f58a`),
+  );
+});

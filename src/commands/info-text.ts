@@ -20,6 +20,8 @@ export interface FoundPlace {
   readonly filesystem: FileSystemFacts | undefined;
   /** Why a filesystem that is there can't be opened. */
   readonly problem?: string;
+  /** What is there that Spindle knows and doesn't read: its name as blkid has it, in words, and what it is called. */
+  readonly unread?: { readonly type: string; readonly what: string; readonly label: string; readonly uuid: string };
 }
 
 export interface FileSystemFacts {
@@ -61,8 +63,11 @@ export function infoText(info: InfoResult): string {
   const warnings = [...volumes.warnings, ...info.filesystems.flatMap(placeWarnings)];
   if (warnings.length > 0) blocks.push(warnings.map((line) => `Warning: ${printable(line)}`).join("\n"));
   if (volumes.volumes.length > 0) blocks.push(volumeText(volumes));
-  for (const { name, filesystem } of info.filesystems)
-    if (filesystem) blocks.push(fileSystemText(name, filesystem, volumes.volumes.length > 0));
+  for (const { name, filesystem, unread } of info.filesystems) {
+    const place = volumes.volumes.length === 0 || name === "disk" ? "the whole disk" : name;
+    if (filesystem) blocks.push(fileSystemText(place, filesystem));
+    if (unread) blocks.push(unreadText(place, unread));
+  }
   return blocks.join("\n\n");
 }
 
@@ -106,15 +111,18 @@ function factLines(name: string, value: unknown): string[] {
 const placeWarnings = ({ name, filesystem, problem }: FoundPlace) =>
   [...(problem === undefined ? [] : [problem]), ...(filesystem?.warnings ?? [])].map((line) => `${name}: ${line}`);
 
-function fileSystemText(name: string, { type, label, size, free, facts }: FileSystemFacts, partition: boolean): string {
+function unreadText(place: string, { what, ...rest }: NonNullable<FoundPlace["unread"]>): string {
+  return [`Not read on ${place}: ${what}`, aligned(factRows(rest))].join("\n");
+}
+
+function fileSystemText(place: string, { type, label, size, free, facts }: FileSystemFacts): string {
   const rows: [string, string][] = [];
   if (label) rows.push(["  label", printable(label)]);
   if (size !== undefined) rows.push(["  filesystem size", sizeInFull(size)]);
   if (size !== undefined && free !== undefined)
     rows.push(["  used", sizeInFull(size - free)], ["  free", sizeInFull(free)]);
   rows.push(...factRows(facts));
-  const whole = !partition || name === "disk";
-  const title = `Filesystem of ${whole ? "the whole disk" : name}: ${printable(type)}`;
+  const title = `Filesystem of ${place}: ${printable(type)}`;
   return [title, ...(rows.length > 0 ? [aligned(rows)] : [])].join("\n");
 }
 

@@ -50,8 +50,8 @@ export const info: Command<Arguments> = {
   },
 };
 
-function placeFacts({ name, tree, problem }: FoundVolume): FoundPlace {
-  if (!tree) return { name, filesystem: undefined, ...(problem ? { problem: problem.message } : {}) };
+function placeFacts({ name, tree, problem, unread }: FoundVolume): FoundPlace {
+  if (!tree) return { name, filesystem: undefined, unread, ...(problem ? { problem: problem.message } : {}) };
   return { name, filesystem: fileSystemFacts(tree) };
 }
 

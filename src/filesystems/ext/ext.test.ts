@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
@@ -107,6 +108,22 @@ test("an external journal is told from a filesystem", (t) => {
   t.throws(() => open(bytes), { code: "unsupported" as never, message: /external journal/ });
 });
 
+test("with its journal on another device a filesystem is read when it is clean, and refused when that is to be replayed", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const folder = scratchFolder(t);
+  const path = sparseFile(folder, "image", 16 * MiB);
+  run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-d", sampleFolder(t), path]);
+  const uuid = "6d0c6a0e-47a5-4e0c-9d0f-3f6f5f0e2b11";
+  const debugfs = (...commands: string[]) => {
+    for (const command of commands) run("debugfs", ["-w", "-R", command, path]);
+  };
+  debugfs("feature has_journal", `ssv journal_uuid ${uuid}`, "ssv journal_dev 0x801");
+  t.true(walk(open(readFileSync(path))).files.size > 1);
+  debugfs("feature needs_recovery");
+  const error = t.throws(() => open(readFileSync(path)), { code: "unsupported" as never });
+  t.true(error?.message.includes(`its journal is on another device (UUID ${uuid})`), error?.message);
+});
+
 test("a truncated image opens with a warning, and reads what is left of it", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
   const whole = make(t, 64 * MiB, ["-t", "ext4", "-b", "4096"], sampleFolder(t))!;
@@ -175,6 +192,26 @@ test("a directory that contains itself is listed once", (t) => {
   const { errors, files } = walk(fileSystem);
   t.deepEqual([...errors], []);
   t.true(files.has("/folder/inner/again") && files.has("/folder/root") && !files.has("/folder/root/file"));
+});
+
+test("a folder that ignores case, with e2fsck's index over folded names, lists as debugfs does, and its names are found as stored", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs", "e2fsck")) return;
+  const folder = scratchFolder(t);
+  const content = join(folder, "content");
+  mkdirSync(join(content, "Dir"), { recursive: true });
+  for (let index = 0; index < 600; index++) writeFileSync(join(content, "Dir", `Größe Number ${index}`), `${index}`);
+  const path = sparseFile(folder, "image", 16 * MiB);
+  run("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "1024", "-O", "casefold", "-d", content, path]);
+  run("debugfs", ["-w", "-R", "sif /Dir flags 0x40080000", path]);
+  spawnSync("e2fsck", ["-fyD", path]);
+  t.true(run("debugfs", ["-R", "htree /Dir", path]).includes("Number of entries"));
+  const fileSystem = open(readFileSync(path));
+  const directory = fileSystem.lookup(fileSystem.root, Buffer.from("Dir"))!;
+  const names = [...fileSystem.list(directory)].map(({ name }) => Buffer.from(name).toString());
+  const listed = run("debugfs", ["-R", "ls -p /Dir", path]).match(/Größe Number \d+/g);
+  t.deepEqual(names.sort(), listed?.sort());
+  for (const name of names) t.not(fileSystem.lookup(directory, Buffer.from(name)), undefined);
+  t.is(fileSystem.lookup(directory, Buffer.from("größe number 7")), undefined);
 });
 
 test("a directory that names one block many times ends", (t) => {

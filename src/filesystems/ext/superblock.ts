@@ -36,6 +36,8 @@ export interface Superblock {
   readonly reservedBlocks: number;
   readonly backupGroups: readonly [number, number];
   readonly journalInode: number;
+  /** UUID of the journal on another device, where there is one. */
+  readonly journalUuid: string;
   readonly uuid: Buffer;
   readonly label: string;
   /** Whether metadata carries crc32c sums, and what they begin with. */
@@ -141,6 +143,7 @@ export function readSuperblock(source: ByteSource): Superblock {
     reservedBlocks: bytes.readUInt32LE(8) + high(0x154),
     backupGroups: [bytes.readUInt32LE(0x24c), bytes.readUInt32LE(0x250)],
     journalInode: bytes.readUInt32LE(0xe0),
+    journalUuid: uuidText(bytes.subarray(0xd0, 0xe0)),
     uuid,
     label: text(bytes.subarray(120, 136)),
     checksums,

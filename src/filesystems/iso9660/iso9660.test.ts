@@ -198,7 +198,7 @@ test("without Rock Ridge, Joliet's names are shown", (t) => {
   t.deepEqual([...walk(fileSystem).files.keys()].sort(), names.map((name) => `/${name}`).sort());
 });
 
-test("plain names are shown as Linux shows them: in lower case and without version 1", (t) => {
+test("plain names are shown as Linux shows them, in lower case and without version 1, and found as they are stored too", (t) => {
   if (!hasTools(t, packages, "genisoimage", "isoinfo")) return;
   const folder = scratchFolder(t);
   const top = join(folder, "t");
@@ -210,11 +210,14 @@ test("plain names are shown as Linux shows them: in lower case and without versi
   run("genisoimage", ["-quiet", "-o", path, top]);
   const stored = run("isoinfo", ["-f", "-i", path]).trim().split("\n");
   t.true(stored.includes("/NOEXTENS.;1"), stored.join(" "));
-  const walked = noErrors(t, walk(open(t, path)));
+  const fileSystem = open(t, path);
+  const walked = noErrors(t, walk(fileSystem));
   const shown = stored.map((name) => name.replace(/\.?;1$/, "").toLowerCase());
   t.deepEqual([...walked.files.keys()].sort(), shown.sort());
   t.is(walked.files.get("/noextens")!.attributes.size, 301);
   t.is(walked.files.get("/noextens")!.attributes.mode, 0o644);
+  for (const name of ["NOEXTENS.;1", "NOEXTENS", "NoExtens"])
+    t.is(fileSystem.lookup(fileSystem.root, Buffer.from(name)), walked.files.get("/noextens")!.id, name);
 });
 
 for (const [what, parameters] of [

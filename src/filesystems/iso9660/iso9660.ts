@@ -202,7 +202,9 @@ class Iso9660FileSystem implements FileSystem {
   }
 
   lookup(directory: FileId, name: Uint8Array): FileId | undefined {
-    return this.indexes.find(directory, name);
+    const found = this.indexes.find(directory, name);
+    // A plain name is found as it is stored, too: other programs show it so.
+    return found ?? (this.tree === "plain" ? this.indexes.find(directory, plainName(Buffer.from(name))) : undefined);
   }
 
   *list(directory: FileId): Iterable<Entry> {

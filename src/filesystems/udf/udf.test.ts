@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, type StdioOptions } from "node:child_process";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
@@ -355,6 +355,23 @@ test("a volume written by udfclient reads as it was filled", (t) => {
         .sort(),
     ),
   );
+});
+
+test("files that udfclient writes to the sparable partition of mkudffs's CD-RW read as they were", (t) => {
+  if (!hasTools(t, "udfclient, udftools", "udfclient", "mkudffs")) return;
+  const folder = scratchFolder(t);
+  const path = sparseFile(folder, "disc", 40 * MiB);
+  run("mkudffs", ["-b", "2048", "--media-type=cdrw", "--uuid=0123456789abcdef", path]);
+  writeFileSync(join(folder, "data"), noise(70_001, 3));
+  const fileset = "0123456789abcdefLinuxUDF:LinuxUDF:LinuxUDF:LinuxUDF";
+  const commands = [`cd "${fileset}"`, "mkdir folder", "put data", "sync", "quit", ""].join("\n");
+  const stdio: StdioOptions = ["pipe", "ignore", "ignore"];
+  execFileSync("udfclient", ["-b", "2048", "-W", path], { cwd: folder, input: commands, stdio });
+  const fileSystem = open(t, path);
+  t.deepEqual(fileSystem.facts!.partitions, ["sparable"]);
+  const found = contents(noErrors(t, walk(fileSystem)));
+  t.is(found.get("/data"), contentsOf(folder).get("/data"));
+  t.is(found.get("/folder"), "directory");
 });
 
 test("what is left without its main descriptors, its anchor, its metadata file or a mirrored ICB is read from the copies", (t) => {

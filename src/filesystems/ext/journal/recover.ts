@@ -27,7 +27,7 @@ export function recover(volume: Volume): Recovery {
   const { blockSize } = superblock;
   if (superblock.journalInode === 0)
     throw unsupported(
-      `${name}: the filesystem was taken while it was mounted, and its journal is on another device. Mount a copy of both once on Linux to replay it.`,
+      `${name}: the filesystem was taken while it was mounted, and its journal is on another device (UUID ${superblock.journalUuid}). Mount a copy of both once on Linux to replay it.`,
     );
   const file = Inode.read(volume, superblock.journalInode);
   const position = (number: number): number => {
