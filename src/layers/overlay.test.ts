@@ -163,6 +163,29 @@ function perform(disk: OverlayDisk, step: Step): { from: number; to: number } | 
   return { from: step.position, to: step.position + length };
 }
 
+test("what was written and isn't flushed yet is counted, whoever flushes", (t) => {
+  const device = new Device(bitmap + size);
+  const disk = open(device);
+  t.deepEqual([disk.bytesWritten, disk.unflushed, disk.written], [0, 0, 0]);
+  disk.write(4000, Buffer.alloc(200, 7));
+  disk.write(4000, Buffer.alloc(10_000, 8));
+  t.deepEqual([disk.bytesWritten, disk.unflushed, disk.writes], [10_200, 10_200, 2]);
+  disk.flush();
+  t.deepEqual([disk.bytesWritten, disk.unflushed], [10_200, 0]);
+  disk.clear(8192, 4096);
+  t.is(disk.unflushed, 4096);
+  // What is a hole, and was never written, is zeros already.
+  disk.clear(2_200_000 - (2_200_000 % 4096), 40_960);
+  t.is(disk.unflushed, 4096);
+  t.is(disk.written, 4 * 4096);
+  t.true(disk.tryFlush());
+  t.is(disk.unflushed, 0);
+  disk.write(0, Buffer.alloc(1));
+  device.fails = Object.assign(new Error("no"), { code: "EIO" });
+  t.throws(() => disk.flush());
+  t.is(disk.unflushed, 1, "what could not be flushed is told as not flushed");
+});
+
 test("reads give what was written last, and the base where nothing was, after a reopening too", (t) => {
   fc.assert(
     fc.property(steps, (all) => {

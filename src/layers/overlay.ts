@@ -62,6 +62,10 @@ export interface WritableDisk extends Disk {
   readonly lastWrite: number;
   /** How often was written, by all threads: whether anything was since. */
   readonly writes: number;
+  /** How many bytes were written by all threads since the overlay was opened: those that were written twice count twice. */
+  readonly bytesWritten: number;
+  /** Bytes of those that the last flush didn't make durable; never too few. */
+  readonly unflushed: number;
 }
 
 /** Where an overlay keeps what it has, each a stretch of its file. */
@@ -123,12 +127,23 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     return this.total(2, (a, b) => a + b);
   }
 
+  get bytesWritten(): number {
+    return this.total(3, (a, b) => a + b);
+  }
+
+  get unflushed(): number {
+    // In this order: a flush in between makes it too large rather than too small.
+    const flushed = this.total(4, Math.max);
+    return this.bytesWritten - flushed;
+  }
+
   write(position: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length; ) {
       const at = position + done;
       const length = Math.min(bytes.length - done, zoneSize - (at % zoneSize));
       this.writeInZone(at, length === bytes.length ? bytes : bytes.subarray(done, done + length));
       done += length;
+      this.counts[3]! += length;
     }
     this.wrote();
   }
@@ -179,6 +194,8 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
 
   private flushAndRelease(): void {
     try {
+      // Counted when written, so what is counted by now is in the pages that are flushed.
+      const { bytesWritten } = this;
       for (const page of this.setting.keys()) {
         const set = Atomics.load(this.setting, page) - 1;
         if (set >= 0) Atomics.or(this.pages, set, USED | DIRTY);
@@ -198,6 +215,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
         page = this.nextFlagged(page + 1, FLUSHING)
       )
         Atomics.and(this.pages, page, ~FLUSHING);
+      this.counts[4] = bytesWritten;
     } finally {
       // Those that are FLUSHING still, after a failure, are taken again by the next flush.
       this.flushLock.release();
@@ -292,6 +310,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       } finally {
         lock.release();
       }
+      this.counts[3]! += stop - at;
       at = stop;
     }
   }
