@@ -358,6 +358,50 @@ test("a thread that died in the middle holds no lock, and the pages that it was 
   t.deepEqual([found.toString("latin1", 5000, 5004), found.toString("latin1", 100, 104)], ["kept", "more"]);
 });
 
+test("who waits for the bytes beneath holds no lock, and what the waiting ends with leaves nothing half-written", (t) => {
+  const device = new Device(bitmap + size);
+  const memory = createOverlayMemory(size, 1);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  const wait = new Error("not yet");
+  let there = 50_000;
+  const held: number[] = [];
+  const base = {
+    name: "base",
+    size,
+    isFar: (position: number) => position >= there,
+    read(position: number, target: Uint8Array) {
+      if (position + target.length <= there) return baseBytes.copy(target, 0, position);
+      held.push(...new Int32Array(memory.locks).filter((word) => word !== 0));
+      throw wait;
+    },
+  };
+  const disk = new OverlayDisk("d", memory, stores, [new Base()], 0, base);
+  const expected = Buffer.from(baseBytes);
+  const write = (position: number, length: number) => {
+    const bytes = Buffer.alloc(length, 251);
+    bytes.copy(expected, position);
+    disk.write(position, bytes);
+  };
+  // Of the second the end can't be completed, nor of the third, whose end lies in another stretch that is locked by itself.
+  const tried = [
+    [60_000, 10],
+    [48_000, 3_000],
+    [40_000, 1_100_000],
+  ] as const;
+  for (const [position, length] of tried)
+    t.is(
+      t.throws(() => write(position, length)),
+      wait,
+    );
+  t.deepEqual(held, []);
+  // What lies within what was tried is written by others meanwhile.
+  disk.write(45_000, Buffer.alloc(20, 252));
+  disk.write(1_048_576, Buffer.alloc(4096, 253));
+  there = size;
+  for (const [position, length] of tried) write(position, length);
+  t.true(contents(disk).equals(expected));
+});
+
 test("zeros over what is a hole of the base and was never written take no room", (t) => {
   const disk = open(new Device(bitmap + size));
   disk.clear(0, size);

@@ -258,14 +258,17 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       data.write(position, bytes);
       return;
     }
+    const isHeadPart = position % blockSize !== 0 || end < Math.min(this.size, (first + 1) * blockSize);
+    const isTailPart = end % blockSize !== 0 && end < this.size;
+    if (isHeadPart) this.awaitBase(first);
+    if (isTailPart) this.awaitBase(last - 1);
     const lock = this.lockOf(position);
     lock.acquire();
     try {
       let at = position;
       let stop = end;
-      if (position % blockSize !== 0 || end < Math.min(this.size, (first + 1) * blockSize))
-        at = this.complete(first, position, bytes);
-      if (end % blockSize !== 0 && end < this.size && end > at) {
+      if (isHeadPart) at = this.complete(first, position, bytes);
+      if (isTailPart && end > at) {
         stop = (last - 1) * blockSize;
         this.complete(last - 1, stop, bytes.subarray(stop - position));
       }
@@ -274,6 +277,18 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     } finally {
       lock.release();
     }
+  }
+
+  /**
+   * Waits for what a block is to be completed with, where the base has that only later: without a lock, for those who write
+   * near by and need nothing of the base.
+   */
+  private awaitBase(block: number): void {
+    const { base } = this;
+    const start = block * blockSize;
+    const end = Math.min(this.size, start + blockSize);
+    if (!base.isFar || this.has(block) || !(base.isFar(start) || base.isFar(end - 1))) return;
+    readFully(base, start, this.scratch.subarray(0, end - start));
   }
 
   /**
