@@ -51,6 +51,8 @@ function place(t: ExecutionContext, driver: DriverName): Workspace | undefined {
   return undefined;
 }
 
+const matches = (mount: object, row: object) => JSON.stringify({ ...mount, ...row }) === JSON.stringify(mount);
+
 async function attached(t: ExecutionContext, here: Workspace, ...more: string[]): Promise<AttachedJson> {
   const { code, stdout, stderr } = await here.spindle([
     "attach",
@@ -88,6 +90,15 @@ for (const driver of drivers) {
       t.true(readFileSync(told.device).equals(here.disk));
       t.true(readFileSync(told.partitions[0]!).equals(here.partition));
       t.not((await here.run("dd", ["if=/dev/zero", `of=${told.device}`, "bs=512", "count=1"])).code, 0);
+      const { mounts } = JSON.parse((await here.spindle(["list", "--json"])).stdout) as { mounts: object[] };
+      const row = { state: "serving", mountpoint: told.mountpoint, image: here.image, devices: [told.device] };
+      t.true(
+        mounts.some((mount) => matches(mount, row)),
+        JSON.stringify(mounts),
+      );
+      t.regex((await here.spindle(["list"])).stdout, new RegExp(`${told.mountpoint} .* ${told.device} `));
+      const status = await here.spindle(["status", told.device]);
+      t.regex(status.stdout, new RegExp(`^${told.mountpoint}: serving\n[^]*Devices +${told.device}\n`));
       const ended = await here.spindle(["detach", told.device.slice(5)]);
       t.is(ended.code, 0, ended.stderr);
       isGone(t, told, "after detach");
@@ -176,6 +187,10 @@ for (const driver of drivers) {
         }
       process.kill(told.pid, "SIGKILL");
       t.true(await comesTrue(() => !runs(told.pid)));
+      const status = await here.spindle(["status", told.device]);
+      t.is(status.code, 8);
+      t.regex(status.stdout, new RegExp(`its server has died. Clean up with: spindle detach ${told.device}\n`));
+      t.regex((await here.spindle(["list"])).stdout, new RegExp(`${told.device} .* its server has died`));
       const ended = await here.spindle(["detach", told.device]);
       t.is(ended.code, 0, ended.stderr);
       isGone(t, told, "after the server was killed");

@@ -1,4 +1,7 @@
-/** Booting in a virtual machine, of a disk whose boot sector is all there is on it: it writes a sector, and greets on COM1. */
+/**
+ * Booting in a virtual machine: of a disk whose boot sector is all there is on it, which writes a sector, and greets on COM1;
+ * and of one with an EFI system partition, whose program greets likewise.
+ */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -89,6 +92,9 @@ for (const driver of drivers) {
     async (t) => {
       const place = bootable(t, driver, "Kernel panic\r\n");
       if (!place) return;
+      // An EFI system partition without a filesystem.
+      place.disk[446 + 4] = 0xef;
+      writeFileSync(place.image, place.disk);
       const words = ["boot", place.image, "--driver", driver, "--check"];
       // How long a machine takes until it says anything depends on what else runs: it is given more where it had not come so far.
       for (const seconds of ["4", "20", "60"]) {
@@ -96,6 +102,7 @@ for (const driver of drivers) {
         t.is(status, 8);
         if (!/Kernel panic/.test(stderr) && seconds !== "60") continue;
         t.regex(stderr, /did not say "login: " within [0-9]+ seconds\. The last that it said: .*Kernel panic/);
+        t.regex(stderr, /booting by BIOS: its EFI system partition has nothing to boot/);
         break;
       }
       const ended = await place.spindle([...words, "--", "-no-such-option"]);
@@ -128,3 +135,84 @@ for (const driver of drivers) {
     await nothingIsLeft(t, place);
   });
 }
+
+const efiCode = [
+  ...[0x48, 0x8d, 0x35, 0x0f, 0, 0, 0], // lea rsi,[rip+15]: what is said, behind the code
+  ...[0x66, 0xba, 0xf8, 0x03], // mov dx,3f8: COM1
+  ...[0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8], // lodsb; test al,al; jz on; out dx,al; jmp lodsb
+  ...[0xf4, 0xeb, 0xfd], // hlt, for ever
+];
+
+/** A program for UEFI on x86-64 (PE32+, Microsoft's "PE Format"), of one section. */
+function efiProgram(says: string): Buffer {
+  const file = Buffer.alloc(1024);
+  file.write("MZ", 0);
+  file.writeUInt32LE(64, 60);
+  file.write("PE\0\0", 64);
+  const fields: [number, number, number][] = [
+    ...([
+      [68, 2, 0x8664],
+      [70, 2, 1],
+      [84, 2, 240],
+      [86, 2, 0x22e],
+    ] as const), // x86-64, a section, optional header, an executable
+    ...([
+      [88, 2, 0x20b],
+      [92, 4, 512],
+      [104, 4, 4096],
+      [108, 4, 4096],
+    ] as const), // PE32+, size of code, where it begins
+    ...([
+      [120, 4, 4096],
+      [124, 4, 512],
+      [144, 4, 8192],
+      [148, 4, 512],
+    ] as const), // alignments, sizes of the image and headers
+    ...([
+      [156, 2, 10],
+      [196, 4, 16],
+    ] as const), // an EFI application; data directories, all empty
+    ...([
+      [336, 4, 512],
+      [340, 4, 4096],
+      [344, 4, 512],
+      [348, 4, 512],
+      [364, 4, 0x60000020],
+    ] as const), // the section
+  ].map(([at, length, value]) => [at, length, value]);
+  for (const [at, length, value] of fields) file.writeUIntLE(value, at, length);
+  file.write(".text", 328);
+  Buffer.from(efiCode).copy(file, 512);
+  file.write(`${says}\0`, 512 + efiCode.length, "latin1");
+  return file;
+}
+
+const lacking = (): string | undefined => {
+  if (!haveMachine) return "qemu-system-x86_64 is not installed (apt install qemu-system-x86)";
+  if (!existsSync("/usr/share/OVMF/OVMF_CODE_4M.fd")) return "there is no UEFI (apt install ovmf)";
+  const tools = ["sgdisk", "mformat"].find((name) => spawnSync(name, ["--version"]).error);
+  return tools && `${tools} is not installed (apt install gdisk mtools)`;
+};
+
+asFirst(
+  "a disk with an EFI system partition boots by UEFI, also where the loader is in its system's own folder",
+  async (t) => {
+    const reason = lacking();
+    if (reason !== undefined) return void t.log(`skipped: ${reason}`);
+    const place = new Workspace(t, person, "direct");
+    const loader = join(place.folder, "grubx64.efi");
+    writeFileSync(place.image, Buffer.alloc(place.disk.length));
+    writeFileSync(loader, efiProgram("\r\nspindle login: "));
+    // As Debian has it; the path is in a variable of the machine that it was installed on, and not in the image.
+    const script = `sgdisk -n 1:2048:+8M -t 1:ef00 disk.img && mformat -i disk.img@@1M -T 16384 -h 2 -s 32 :: &&
+    mmd -i disk.img@@1M ::EFI ::EFI/debian && mcopy -i disk.img@@1M grubx64.efi ::EFI/debian/`;
+    const made = await place.run("sh", ["-c", script], undefined, { MTOOLS_SKIP_CHECK: "1" });
+    t.is(made.code, 0, made.stderr);
+    readFileSync(place.image).copy(place.disk);
+    const words = ["boot", place.image, "--check", "--json", "--accel", "tcg", "--timeout", "120"];
+    const { code: status, stdout, stderr } = await place.spindle(words);
+    t.is(status, 0, stderr);
+    t.like(JSON.parse(stdout), { firmware: "uefi", reached: true });
+    await nothingIsLeft(t, place);
+  },
+);

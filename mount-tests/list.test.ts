@@ -29,6 +29,10 @@ interface Row {
   readonly bytesRead?: number;
   readonly cacheHitRate?: number | null;
   readonly errors?: number;
+  readonly overlay?: string;
+  readonly overlayBytes?: number;
+  readonly unflushedBytes?: number;
+  readonly counters?: Record<string, number>;
 }
 
 /** The rows of a workspace: other tests, and people, may have mounts of their own. */
@@ -157,6 +161,26 @@ for (const driver of drivers)
       t.regex(other.stderr, /not Spindle's/);
     });
   }
+
+for (const driver of drivers)
+  serialFor(people[0])(`what a mount is written to, and how much that has, is told (${driver})`, async (t) => {
+    const place = new Workspace(t, people[0]!, driver);
+    const overlay = join(place.folder, "work.overlay");
+    await place.mount(`--writable=${overlay}`);
+    // Two blocks of 4 KiB, and three bytes on an edge between two others; the first ones twice.
+    const dd = 'dd status=none if=/dev/zero of="$1" count=1 conv=notrunc,fsync';
+    const script = `${dd} bs=8192; ${dd} bs=8192; ${dd} bs=3 oflag=seek_bytes seek=65535`;
+    t.is((await place.run("sh", ["-c", script, "sh", join(place.mountpoint, "disk.raw")])).code, 0);
+    const [row] = await rowsOf(place);
+    t.like(row, { state: "serving", overlay, overlayBytes: 16_384, unflushedBytes: 0, errors: 0 });
+    t.is(row!.counters!.bytesWritten, 2 * 8192 + 3);
+    const table = (await place.spindle(["list"])).stdout.split("\n");
+    t.regex(table[0]!, / Overlay +Errors$/);
+    t.regex(table.find((line) => line.startsWith(place.mountpoint))!, / 16 KiB +0$/);
+    const words = (await place.spindle(["status", place.mountpoint])).stdout;
+    t.true(words.includes(`Overlay   ${overlay}\n`), words);
+    t.regex(words, /Written +16 KiB in [34] writes, of which 0 B aren't flushed yet; the overlay has 16 KiB\n/);
+  });
 
 const both = serialFor(root, user);
 

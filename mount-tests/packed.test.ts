@@ -24,20 +24,35 @@ ava.after.always(() => {
   if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
 });
 
-/** Eight readers of the end, as many as would hold up every worker, and one of the start. */
+/**
+ * Eight readers of the end, as many as would hold up every worker, and one of the start; and, the first time, two writers of
+ * parts of blocks in between, one through the partition's file.
+ */
 const readers = `
 import os, sys, threading
-fd = os.open(sys.argv[1], os.O_RDONLY)
-with open(sys.argv[2], "rb") as file: disk = file.read()
+fd, part = os.open(sys.argv[1], os.O_RDWR), os.open(sys.argv[3], os.O_RDWR)
+with open(sys.argv[2], "rb") as file: disk = bytearray(file.read())
 size, wrong = len(disk), []
 def check(at, length):
     if os.pread(fd, length, at) != disk[at:at + length]: wrong.append((at, length))
 def far(index): check(size - (index + 1) * 65536, 65536)
+places = [len(disk) // 2 + 37777 * number for number in range(100)]
+written = lambda number: bytes([number]) * (1 + number * 97)
+def write(number):
+    at, data = places[number], written(number)
+    if number % 2: done = os.pwrite(fd, data, at)
+    else: done = os.pwrite(part, data, at - 1048576)
+    if done != len(data): wrong.append((at, done))
+def writer(first):
+    for number in range(first, 100, 2): write(number)
 threads = [threading.Thread(target=far, args=(index,)) for index in range(8)]
+if sys.argv[4] == "first": threads += [threading.Thread(target=writer, args=(first,)) for first in range(2)]
 [thread.start() for thread in threads]
 for step in range(20): check(step * 4096, 4096)
 [thread.join() for thread in threads]
+for number, at in enumerate(places): disk[at:at + len(written(number))] = written(number)
 check(0, size)
+if os.pread(part, size, 0) != disk[1048576:]: wrong.append("the partition")
 print(wrong)
 sys.exit(1 if wrong else 0)
 `;
@@ -46,7 +61,7 @@ for (const driver of drivers) {
   const test = serialFor(people[0]);
 
   // zip tells the size, and bzip2 takes seconds to be gone through: the mount answers before.
-  test(`${driver}: far and near reads of a disk that is still unpacked are right`, async (t) => {
+  test(`${driver}: far and near reads and writes of a disk that is still unpacked are right`, async (t) => {
     if (!hasSevenZip) {
       t.log("skipped: 7zz is not installed (Debian: 7zip)");
       t.pass();
@@ -58,9 +73,10 @@ for (const driver of drivers) {
     mkdirSync(env.XDG_CACHE_HOME);
     for (const time of ["first", "second"]) {
       const mount = ["mount", packed, place.mountpoint, "--as", "disk", "--driver", driver];
-      const { code, stderr } = await place.spindle(mount, undefined, env);
+      const { code, stderr } = await place.spindle([...mount, `--writable=${place.folder}/o`], undefined, env);
       t.is(code, 0, `${time}: ${stderr}`);
-      const read = await place.run("python3", ["-c", readers, join(place.mountpoint, "disk.raw"), place.image]);
+      const [disk, part] = ["disk.raw", "p1.raw"].map((name) => join(place.mountpoint, name)) as [string, string];
+      const read = await place.run("python3", ["-c", readers, disk, place.image, part, time]);
       t.deepEqual([read.code, read.stdout.trim()], [0, "[]"], `${time}: ${read.stderr}`);
       t.is((await place.spindle(["unmount", place.mountpoint])).code, 0);
     }

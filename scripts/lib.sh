@@ -29,6 +29,7 @@ has_package() {
     qemu-utils) command -v qemu-img ;;
     qemu-system-common) command -v qemu-storage-daemon ;;
     qemu-system-x86) command -v qemu-system-x86_64 ;;
+    ovmf) [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] ;;
     mtools) command -v mcopy ;;
     dosfstools) command -v mkfs.vfat ;;
     fdisk) command -v sfdisk ;;

@@ -216,6 +216,14 @@ function openFileSystem(
   return { tree: undefined, problem };
 }
 
+/** The filesystem of one partition of an opened image; undefined where there is none that can be read. */
+export function fileSystemOf({ disk, table }: OpenedImage, number: number): FileSystem | undefined {
+  const volume = table.volumes.find((each) => each.number === number);
+  if (!volume) return undefined;
+  const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
+  return openFileSystem(source, filesystems, new LocalChunkCache(settings.cacheBytes), {}).tree;
+}
+
 /** A partition's bytes. */
 class VolumeSource extends Slice {
   constructor(

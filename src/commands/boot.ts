@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { ImageError, usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
@@ -14,8 +14,10 @@ import {
 } from "../fuse/machine.js";
 import { parseMountOptions } from "../fuse/options.js";
 import { runtimeFolder } from "../fuse/registry.js";
-import { openImage } from "../open.js";
+import type { BootLoader } from "../fuse/uefi-variables.js";
+import { fileSystemOf, type ImageSpec, openImage, openWritable } from "../open.js";
 import type { VolumeTable } from "../volumes/volume.js";
+import { efiPartitions, type FoundLoader, loaderIn } from "./boot-loaders.js";
 import type { Command } from "./command.js";
 import { type DriverArguments, driverOf, driverOption } from "./driver-option.js";
 import { wholeNumber } from "./numbers.js";
@@ -43,7 +45,7 @@ export const boot: Command<Arguments> = {
   usage: "boot IMAGE [-- QEMU-ARGUMENTS]",
   summary: "Boot an image in a virtual machine",
   description:
-    "Mounts an image and boots it with qemu-system-x86_64, by UEFI where the disk has an EFI system partition and the firmware (package ovmf) is installed, otherwise by BIOS. The image stays as it is: what the machine writes goes to an overlay that vanishes, or to that of --writable. With --check it boots without screen and network, waits until the serial console says that somebody may log in, and reports: a restore rehearsed.",
+    "Mounts an image and boots it with qemu-system-x86_64, by UEFI where the disk has a boot loader in an EFI system partition and the firmware (package ovmf) is installed, otherwise by BIOS. The image stays as it is: what the machine writes goes to an overlay that vanishes, or to that of --writable. With --check it boots without screen and network, waits until the serial console says that somebody may log in, and reports: a restore rehearsed.",
   positionals: {
     image: { describe: "The image: any format that Spindle reads, or a raw disk" },
     arguments: { completes: "nothing", describe: "Behind --: what else QEMU is told, for example -- -smp 2" },
@@ -94,15 +96,15 @@ export const boot: Command<Arguments> = {
     try {
       await opening(image, given, async (spec) => {
         const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
-        const opened = openImage({ ...spec, parent });
-        const { table } = opened;
-        opened.close();
-        const firmware = given.firmware ?? firmwareFor(table, terminal);
+        const overlay = given.writable === undefined ? undefined : resolve(given.writable);
+        const { firmware, loader, sectorSize } = bootingOf({ ...spec, parent }, overlay, given.firmware, terminal);
         if (firmware === "uefi" && !hasUefi())
           throw usage("--firmware uefi: there is no firmware for it. Install it with: apt install ovmf");
+        if (sectorSize !== 512 && given.bus !== "virtio")
+          throw usage(`--bus ${given.bus}: the disk has sectors of ${sectorSize} bytes. Boot it with --bus virtio.`);
         await startInBackground({
           image: { ...spec, parent, view: "disk" },
-          writable: given.writable === undefined ? "temporary" : { overlay: resolve(given.writable) },
+          writable: overlay === undefined ? "temporary" : { overlay },
           mountpoint,
           driver,
           options: parseMountOptions([], image, true),
@@ -114,7 +116,9 @@ export const boot: Command<Arguments> = {
           disk,
           accelerator,
           bus: given.bus,
+          sectorSize,
           firmware,
+          loader,
           memory,
           folder,
           more: given.arguments,
@@ -163,11 +167,42 @@ function failed(
   return new ImageError("system", `${image}: ${what}. ${hint}`);
 }
 
-function firmwareFor({ volumes }: VolumeTable, terminal: Terminal): Firmware {
-  const hasPartition = volumes.some(({ typeCode }) => /^(c12a7328-f81f-11d2-ba4b-00a0c93ec93b|0xef)$/i.test(typeCode));
-  if (!hasPartition || hasUefi()) return hasPartition ? "uefi" : "bios";
-  terminal.note(
-    "the disk has an EFI system partition, but no firmware for it is installed (apt install ovmf): booting by BIOS",
-  );
-  return "bios";
+/** How the disk wants to be booted: by UEFI where it has a loader for that, and otherwise by BIOS. */
+function bootingOf(
+  spec: ImageSpec,
+  overlay: string | undefined,
+  wanted: Firmware | undefined,
+  terminal: Terminal,
+): { firmware: Firmware; loader?: BootLoader; sectorSize: number } {
+  // What was written since counts: perhaps the system was installed there.
+  const written = overlay !== undefined && existsSync(overlay);
+  const opened = written ? openWritable(spec, overlay, 1) : openImage(spec);
+  try {
+    const partitions = efiPartitions(opened.table);
+    const loaders = partitions.flatMap((volume) => {
+      const tree = fileSystemOf(opened, volume.number);
+      return (tree && loaderIn(volume, tree)) ?? [];
+    });
+    const found = loaders.find(({ isUsual }) => isUsual) ?? loaders[0];
+    const loader = found && !found.isUsual ? toldLoader(opened.table, found) : undefined;
+    const { sectorSize } = opened.table;
+    if (wanted !== undefined || partitions.length === 0) return { firmware: wanted ?? "bios", loader, sectorSize };
+    const why = !found
+      ? "its EFI system partition has nothing to boot"
+      : hasUefi()
+        ? undefined
+        : "no firmware for its EFI system partition is installed (apt install ovmf)";
+    if (why === undefined) return { firmware: "uefi", loader, sectorSize };
+    terminal.note(`booting by BIOS: ${why}`);
+    return { firmware: "bios", sectorSize };
+  } finally {
+    opened.close();
+  }
+}
+
+function toldLoader(table: VolumeTable, { volume, path }: FoundLoader): BootLoader | undefined {
+  const { scheme, sectorSize } = table;
+  if (scheme !== "gpt" && scheme !== "mbr") return undefined;
+  const id = scheme === "gpt" ? volume.id : table.id;
+  return { partition: volume, id, scheme, sectorSize, path };
 }

@@ -8,7 +8,7 @@ export const list: Command = {
   syntax: "list",
   summary: "List what is mounted",
   description:
-    "Lists what Spindle has mounted: where, which image, what is shown of it, by which driver and process, since when; and what was read so far, in how many reads, how many looks into the cache of unpacked chunks found theirs, and how many requests failed. " +
+    "Lists what Spindle has mounted: where, which image, what is shown of it, by which driver and process, since when; and what was read so far, in how many reads, how many looks into the cache of unpacked chunks found theirs, how much the overlay of a writable mount has by now, and how many requests failed. Loop devices over a mount, as `spindle attach` makes them, stand beside it. " +
     "Root sees everybody's mounts with their figures, others those of their own. A server that has died or does not answer is listed as such; the list never waits for one longer than two seconds.",
   positionals: {},
   options: {},
@@ -24,32 +24,54 @@ export const list: Command = {
   },
 };
 
-const head = ["Mount point", "Image", "View", "Driver", "Process", "Since", "Reads", "Read", "Cache hits", "Errors"];
-/** The column of `Process`, and those from `Reads` on: numbers, at the right. */
-const atTheRight = (column: number) => column === 4 || column >= 6;
-
-function table(mounts: readonly Served[]): string {
-  const rows = [head, ...mounts.map(row)];
-  // What stands instead of figures may be longer than their columns.
-  const isWords = (cells: readonly string[], column: number) =>
-    cells.length < head.length && column === cells.length - 1;
-  const widths = head.map((_, column) =>
-    Math.max(...rows.map((cells) => (isWords(cells, column) ? 0 : (cells[column]?.length ?? 0)))),
-  );
-  const cell = (text: string, column: number, cells: readonly string[]) => {
-    if (isWords(cells, column)) return text;
-    return atTheRight(column) ? text.padStart(widths[column]!) : text.padEnd(widths[column]!);
-  };
-  return rows.map((cells) => cells.map(cell).join("  ").trimEnd()).join("\n");
+interface Column {
+  readonly title: string;
+  /** A number, at the right. */
+  readonly number?: boolean;
+  /** Of the figures: told of a mount that answers. */
+  readonly figure?: boolean;
+  /** Undefined where there is nothing to tell; a column in which that is so of every mount is left out. */
+  cell(served: Served): string | undefined;
 }
 
-/** A mount's cells; one that doesn't serve has a last cell that says so. */
-function row(served: Served): string[] {
-  const { mountpoint, image, view = "?", driver = "?", pid, since, state, figures } = served;
-  const names = [mountpoint, image, view, driver].map(printable);
-  const facts = [...names, String(pid ?? "?"), localTime(since)];
-  if (!figures || state !== "serving") return [...facts, stateInWords(served)];
-  const { reads = 0, bytesRead = 0, errors = 0 } = figures;
-  const rate = cacheHitRate(figures);
-  return [...facts, String(reads), humanSize(bytesRead), rate === undefined ? "-" : percent(rate), String(errors)];
+const columns: readonly Column[] = [
+  { title: "Mount point", cell: ({ mountpoint }) => printable(mountpoint) },
+  { title: "Image", cell: ({ image }) => printable(image) },
+  { title: "View", cell: ({ view = "?" }) => printable(view) },
+  { title: "Driver", cell: ({ driver = "?" }) => printable(driver) },
+  { title: "Device", cell: ({ devices }) => devices?.join(", ") },
+  { title: "Process", number: true, cell: ({ pid }) => String(pid ?? "?") },
+  { title: "Since", cell: ({ since }) => localTime(since) },
+  { title: "Reads", number: true, figure: true, cell: ({ figures }) => String(figures?.reads ?? 0) },
+  { title: "Read", number: true, figure: true, cell: ({ figures }) => humanSize(figures?.bytesRead ?? 0) },
+  { title: "Cache hits", number: true, figure: true, cell: ({ figures }) => hits(cacheHitRate(figures ?? {})) },
+  { title: "Overlay", number: true, figure: true, cell: ({ figures }) => size(figures?.overlayBytes) },
+  { title: "Errors", number: true, figure: true, cell: ({ figures }) => String(figures?.errors ?? 0) },
+];
+
+const hits = (rate: number | undefined) => (rate === undefined ? "-" : percent(rate));
+const size = (bytes: number | undefined) => (bytes === undefined ? undefined : humanSize(bytes));
+
+function table(mounts: readonly Served[]): string {
+  const used = columns.filter(({ cell }) => mounts.some((mount) => cell(mount) !== undefined));
+  const answers = ({ state, figures }: Served) => figures !== undefined && state === "serving";
+  // Instead of figures a mount that doesn't serve has words, which may be longer than their columns.
+  const has = (mount: Served, { figure }: Column) => !figure || answers(mount);
+  const widths = used.map((column) =>
+    Math.max(
+      column.title.length,
+      ...mounts.map((mount) => (has(mount, column) ? (column.cell(mount) ?? "-").length : 0)),
+    ),
+  );
+  const cells = (text: (column: Column) => string | undefined) =>
+    used.map((column, at) => {
+      const cell = text(column);
+      if (cell === undefined) return "";
+      return column.number ? cell.padStart(widths[at]!) : cell.padEnd(widths[at]!);
+    });
+  const line = (mount: Served) => {
+    const all = cells((column) => (has(mount, column) ? (column.cell(mount) ?? "-") : undefined));
+    return answers(mount) ? all : [...all.filter((cell) => cell !== ""), stateInWords(mount)];
+  };
+  return [cells(({ title }) => title), ...mounts.map(line)].map((row) => row.join("  ").trimEnd()).join("\n");
 }

@@ -4,8 +4,10 @@ import type { Served } from "../fuse/served.js";
 /** A mount as `--json` has it: the figures that everybody asks for, then all of them. */
 export function servedTold({ figures, ...facts }: Served) {
   if (!figures) return facts;
-  const { reads = 0, bytesRead = 0, errors = 0 } = figures;
-  return { ...facts, reads, bytesRead, cacheHitRate: cacheHitRate(figures) ?? null, errors, counters: figures };
+  const { reads = 0, bytesRead = 0, errors = 0, overlayBytes, unflushedBytes } = figures;
+  const written = overlayBytes === undefined ? {} : { overlayBytes, unflushedBytes };
+  const rate = cacheHitRate(figures) ?? null;
+  return { ...facts, reads, bytesRead, cacheHitRate: rate, errors, ...written, counters: figures };
 }
 
 /** The share, 0 to 1, of looks into the chunk cache that found the chunk, or one that was being unpacked; undefined before the first. */

@@ -1,4 +1,5 @@
 import { exitCodes } from "../errors.js";
+import { attachedFolder } from "../fuse/loop-devices.js";
 import { type Served, servedBy } from "../fuse/served.js";
 import type { Command } from "./command.js";
 import { aligned, printable } from "./info-text.js";
@@ -15,7 +16,9 @@ export const status: Command<Arguments> = {
   summary: "Tell how a mount goes",
   description:
     "Tells of one mount what `spindle list` tells of all, and more. The serving process is asked, never the mount, so that it also answers for one that is stuck. The exit code is 0 when it serves, and 8 when its server has died or does not answer.",
-  positionals: { mountpoint: { completes: "mount", describe: "Where the image is mounted" } },
+  positionals: {
+    mountpoint: { completes: "mount", describe: "Where the image is mounted; or a device that attach made" },
+  },
   options: {},
   examples: [
     ["spindle status /mnt/disk", "How it goes"],
@@ -30,7 +33,7 @@ export const status: Command<Arguments> = {
 };
 
 function words(served: Served): string {
-  const { mountpoint, image, state, view, driver, pid, owner, since, log, figures } = served;
+  const { mountpoint, image, state, view, driver, pid, owner, since, log, overlay, devices, figures } = served;
   const rows: [string, string][] = [["  Image", printable(image)]];
   const add = (name: string, value: string | undefined) => value !== undefined && rows.push([`  ${name}`, value]);
   add("View", view && printable(view));
@@ -39,9 +42,14 @@ function words(served: Served): string {
   add("User", String(owner));
   add("Since", since && localTime(since, true));
   add("Log", log && printable(log));
+  add("Devices", devices?.join(", "));
+  add("Overlay", overlay && (overlay === "temporary" ? "a temporary one, gone with the mount" : printable(overlay)));
   if (figures) for (const [name, value] of figureRows(figures)) add(name, value);
   const path = printable(mountpoint);
-  const help = state === "dead" ? `. Clean up with: spindle unmount ${path}` : "";
+  const clean = devices?.some((device) => attachedFolder(device) === mountpoint)
+    ? `detach ${devices[0]}`
+    : `unmount ${path}`;
+  const help = state === "dead" ? `. Clean up with: spindle ${clean}` : "";
   return `${path}: ${stateInWords(served)}${help}\n${aligned(rows)}`;
 }
 
@@ -55,6 +63,10 @@ function figureRows(figures: NonNullable<Served["figures"]>): [string, string][]
     waits = 0,
     unpacked = 0,
     workersReplaced = 0,
+    writes = 0,
+    bytesWritten = 0,
+    overlayBytes,
+    unflushedBytes = 0,
   } = figures;
   const rate = cacheHitRate(figures);
   const rows: [string, string][] = [
@@ -67,6 +79,11 @@ function figureRows(figures: NonNullable<Served["figures"]>): [string, string][]
         : `${percent(rate)} of ${counted(hits + waits + unpacked, "look")} found the chunk; ${counted(unpacked, "chunk")} unpacked`,
     ],
   ];
+  if (overlayBytes !== undefined)
+    rows.push([
+      "Written",
+      `${humanSize(bytesWritten)} in ${counted(writes, "write")}, of which ${humanSize(unflushedBytes)} aren't flushed yet; the overlay has ${humanSize(overlayBytes)}`,
+    ]);
   if (workersReplaced > 0) rows.push(["Workers", `${workersReplaced} died and were replaced; see the log`]);
   return rows;
 }

@@ -11,11 +11,12 @@
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { busy, ImageError, missing, system, usage } from "../errors.js";
 import type { VolumeTable } from "../volumes/volume.js";
 import { startInBackground } from "./background.js";
 import { end } from "./ending.js";
+import { attachedFolder, backingFile, folderStart, loopDevices, partitionsOf, sequenceOf } from "./loop-devices.js";
 import { listMounts, mountAt } from "./mounts.js";
 import { remove, runtimeFolder } from "./registry.js";
 import type { MountRequest } from "./request.js";
@@ -35,7 +36,6 @@ export interface Detached {
 
 /** Bytes in which the kernel is told of partitions, whatever the device's own sectors are. */
 const sector = 512;
-const folderStart = "attached-";
 /** Milliseconds that a device without users gets to let go of its file. */
 const patience = 5000;
 const lookInterval = 20;
@@ -91,7 +91,7 @@ export async function detach(name: string): Promise<Detached> {
   const device = name.startsWith("/") ? name : `/dev/${name}`;
   const file = /^\/dev\/loop[0-9]+$/.test(device) ? backingFile(device) : undefined;
   if (file === undefined) throw missing(`${device}: is no loop device in use. Loop devices are listed by: losetup`);
-  const folder = folderOf(device);
+  const folder = attachedFolder(device);
   if (folder === undefined)
     throw usage(`${device}: was not made by spindle attach but is one over ${file}. Use: losetup -d ${device}`);
   const users = usersOf(device);
@@ -123,7 +123,7 @@ function refuseOthers(command: string): void {
 
 /** What a killed attach left behind. */
 async function takeLeftovers(): Promise<void> {
-  const used = new Set(devices().map((name) => folderOf(`/dev/${name}`)));
+  const used = new Set(loopDevices().map(attachedFolder));
   const own = runtimeFolder();
   for (const name of readdirSync(own)) {
     const pid = new RegExp(`^${folderStart}([0-9]+)-[^.]*$`).exec(name)?.[1];
@@ -147,59 +147,12 @@ function removeFolder(folder: string): void {
   remove(`${folder}.loop`);
 }
 
-/** The folder of a device that attach made; undefined for any other. */
-function folderOf(device: string): string | undefined {
-  const own = runtimeFolder();
-  const file = backingFile(device);
-  if (file === undefined) return undefined;
-  const folder = dirname(file);
-  if (dirname(folder) === own && basename(folder).startsWith(folderStart)) return folder;
-  const sequence = sequenceOf(device);
-  const record = readdirSync(own).find(
-    (name) => name.startsWith(folderStart) && name.endsWith(".loop") && recorded(join(own, name)) === sequence,
-  );
-  return sequence === undefined || record === undefined ? undefined : join(own, record.slice(0, -".loop".length));
-}
-
-/** The number of this use of a device; undefined before Linux 5.15. */
-function sequenceOf(device: string): string | undefined {
-  return recorded(`/sys/block/${basename(device)}/diskseq`);
-}
-
-function recorded(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8").trim() || undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 function lives(pid: string): boolean {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes("attach");
   } catch {
     return false;
   }
-}
-
-const devices = () => readdirSync("/sys/block").filter((name) => /^loop[0-9]+$/.test(name));
-
-/** The file of a loop device; undefined where it has none. */
-function backingFile(device: string): string | undefined {
-  try {
-    const text = readFileSync(`/sys/block/${basename(device)}/loop/backing_file`, "utf8");
-    return text.replace(/\n$/, "").replace(/ \(deleted\)$/, "");
-  } catch {
-    return undefined;
-  }
-}
-
-function partitionsOf(device: string): string[] {
-  const name = basename(device);
-  return readdirSync(`/sys/block/${name}`)
-    .filter((each) => each.startsWith(`${name}p`))
-    .sort((a, b) => Number(a.slice(name.length + 1)) - Number(b.slice(name.length + 1)))
-    .map((each) => `/dev/${each}`);
 }
 
 /** Mounts, swap areas and other devices over a device or its partitions, in words. */

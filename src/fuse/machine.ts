@@ -3,10 +3,11 @@
  * its serial console says and a picture of its screen over QMP (QEMU's docs/interop/qmp-intro.txt).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, constants, copyFileSync, existsSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { missing, system } from "../errors.js";
+import { type BootLoader, withBootEntry } from "./uefi-variables.js";
 
 /** Of the processor, if it has one for this user, or all in software: slower by far. */
 export type Accelerator = "kvm" | "tcg";
@@ -15,9 +16,13 @@ export type Firmware = "bios" | "uefi";
 export interface Machine {
   /** Path of the disk, raw. */
   readonly disk: string;
-  /** How the disk is connected. */
+  /** How the disk is connected; only virtio can have other sectors than of 512 bytes. */
   readonly bus: "sata" | "virtio" | "ide";
+  /** Bytes of the disk's sectors. */
+  readonly sectorSize: number;
   readonly firmware: Firmware;
+  /** With UEFI: what to boot, where the firmware doesn't find it by itself. */
+  readonly loader?: BootLoader;
   readonly accelerator: Accelerator;
   /** MiB. */
   readonly memory: number;
@@ -126,10 +131,11 @@ export async function checkMachine(
 }
 
 function start(machine: Machine, options: readonly string[], output: "inherit" | "pipe"): ChildProcess {
-  const { disk, bus, firmware, accelerator, memory, folder, more } = machine;
+  const { disk, bus, sectorSize, firmware, accelerator, memory, folder, more } = machine;
+  const sectors = `logical_block_size=${sectorSize},physical_block_size=${sectorSize}`;
   const devices = {
     sata: ["-machine", "q35", "-device", "ide-hd,drive=disk"],
-    virtio: ["-machine", "q35", "-device", "virtio-blk-pci,drive=disk"],
+    virtio: ["-machine", "q35", "-device", `virtio-blk-pci,drive=disk,${sectors}`],
     ide: ["-machine", "pc", "-device", "ide-hd,drive=disk"],
   }[bus];
   const drive = `if=none,id=disk,format=raw,discard=unmap,file=${disk.replaceAll(",", ",,")}`;
@@ -137,7 +143,8 @@ function start(machine: Machine, options: readonly string[], output: "inherit" |
   if (firmware === "uefi") {
     const [code, variables] = firmwares.find((files) => files.every((file) => existsSync(file)))!;
     const own = join(folder, "variables");
-    copyFileSync(variables, own);
+    const template = readFileSync(variables);
+    writeFileSync(own, machine.loader ? withBootEntry(template, variables, machine.loader) : template);
     const flash = (file: string) => ["-drive", `if=pflash,format=raw,file=${file}`];
     words.push(...flash(`${code},readonly=on`), ...flash(own.replaceAll(",", ",,")));
   }

@@ -35,6 +35,8 @@ export interface Registration {
   readonly since?: string;
   /** Where the log goes; undefined for a server in the foreground, whose log is its stderr. */
   readonly log?: string;
+  /** What is written to: the overlay's path, or `temporary`; undefined where nothing is. */
+  readonly overlay?: string;
 }
 
 /** Bytes of a registration file at most: another user wrote it, perhaps to fill our memory. */
@@ -214,12 +216,14 @@ function readRegistration(path: string, owner: number): Registration | undefined
     if (!stat.isFile() || stat.uid !== owner || stat.size > largestRegistration) return undefined;
     const bytes = Buffer.alloc(stat.size);
     const text = bytes.toString("utf8", 0, readSync(fd, bytes, 0, stat.size, 0));
-    const { pid, startTime, mountpoint, device, image, driver, view, since, log } = JSON.parse(text) as Registration;
+    const told = JSON.parse(text) as Registration;
+    const { pid, startTime, mountpoint, device, image, driver, view } = told;
     if (!Number.isSafeInteger(pid) || pid <= 0 || !Number.isSafeInteger(startTime)) return undefined;
     if (![mountpoint, device, image, driver, view].every((value) => typeof value === "string")) return undefined;
     // Of other versions; a time or a path that is none is as good as none.
     const known = (value: unknown) => (typeof value === "string" ? value : undefined);
-    return { pid, startTime, mountpoint, device, image, driver, view, since: known(since), log: known(log) };
+    const more = { since: known(told.since), log: known(told.log), overlay: known(told.overlay) };
+    return { pid, startTime, mountpoint, device, image, driver, view, ...more };
   } catch {
     return undefined; // half a file, or gone in between
   } finally {

@@ -118,6 +118,8 @@ export async function serveRequest(
       image: request.image.path,
       view: request.image.view,
       log: request.log,
+      overlay: writable && (writable === "temporary" ? writable : writable.overlay),
+      figures: overlay && (() => figuresOf(overlay.disk)),
       ready,
       abort,
     });
@@ -160,6 +162,11 @@ function flushNowAndThen(disk: OverlayDisk, log: (line: string) => void): NodeJS
   }, flushInterval);
   return timer.unref();
 }
+
+const figuresOf = ({ written, writes, bytesWritten, unflushed }: OverlayDisk) => ({
+  ...{ overlayBytes: written, unflushedBytes: unflushed },
+  ...{ writes, bytesWritten },
+});
 
 async function loadDriver(name: DriverName): Promise<Driver> {
   if (name === "fuse-native") return (await import("./native.js")).native;

@@ -4,7 +4,16 @@
  */
 import { readFileSync } from "node:fs";
 import { askFigures, type Figures } from "./figures.js";
-import { listMounts, type Mount, ourMountAt, ourType, parseMountinfo, resolveMountpoint } from "./mounts.js";
+import { attachedFolder, backingFile, loopDevices } from "./loop-devices.js";
+import {
+  liesBeneath,
+  listMounts,
+  type Mount,
+  ourMountAt,
+  ourType,
+  parseMountinfo,
+  resolveMountpoint,
+} from "./mounts.js";
 import { allRegistrations, type Found, findRegistration, ownerOf, socketOf } from "./registry.js";
 
 export interface Served {
@@ -27,6 +36,10 @@ export interface Served {
   readonly since?: string;
   /** The log, where the server is in the background. */
   readonly log?: string;
+  /** What is written to: the overlay's path, or `temporary`. */
+  readonly overlay?: string;
+  /** Loop devices over files of the mount, `spindle attach`'s or others. */
+  readonly devices?: readonly string[];
   readonly figures?: Figures;
 }
 
@@ -35,15 +48,35 @@ export async function listServed(): Promise<Served[]> {
   const mounts = listMounts().filter(({ type }) => type === ourType);
   const devices = new Set(mounts.map(({ device }) => device));
   const others = allRegistrations().filter(({ alive, registration }) => alive && !devices.has(registration.device));
-  return await Promise.all([...mounts.map(servedAt), ...others.map(servedUnseen)]);
+  const served = await Promise.all([...mounts.map(servedAt), ...others.map(servedUnseen)]);
+  return [...served, ...orphans(mounts)];
 }
 
+/** Devices of `spindle attach` whose server was killed, and whose mount is gone with it: they give errors until detached. */
+function orphans(mounts: readonly Mount[]): Served[] {
+  if (process.getuid?.() !== 0) return [];
+  return loopDevices().flatMap((device) => {
+    const folder = attachedFolder(device);
+    if (folder === undefined || mounts.some(({ mountpoint }) => mountpoint === folder)) return [];
+    const found = allRegistrations().find(({ registration }) => registration.mountpoint === folder);
+    const facts = found ? factsOf(found, 0) : { mountpoint: folder, image: "?", owner: 0 };
+    return [{ ...facts, devices: [device], state: "dead" as const, problem: died }];
+  });
+}
+
+const died = "its server has died";
+
 /**
- * How the mount at `path` goes.
+ * How the mount at `path` goes, or the one whose file the loop device `path` lies over.
  * @throws ImageError `missing` when nothing is mounted there, `usage` when it isn't Spindle's
  */
 export async function servedBy(path: string): Promise<Served> {
-  return await servedAt(ourMountAt(resolveMountpoint(path)));
+  const file = /^\/dev\/loop[0-9]+$/.test(path) ? backingFile(path) : undefined;
+  const mounts = listMounts().filter(({ type }) => type === ourType);
+  const device = file === undefined ? undefined : mounts.find(({ mountpoint }) => liesBeneath(file, mountpoint));
+  if (device) return await servedAt(device);
+  const orphan = orphans(mounts).find(({ devices }) => devices?.includes(path));
+  return orphan ?? (await servedAt(ourMountAt(resolveMountpoint(path))));
 }
 
 async function servedAt(mount: Mount): Promise<Served> {
@@ -54,8 +87,9 @@ async function servedAt(mount: Mount): Promise<Served> {
     const whose = owner === (process.getuid?.() ?? 0) ? "nothing tells who serves it" : "another user's";
     return { mountpoint, state: "unknown", problem: whose, image: mount.source, owner };
   }
-  const facts = { ...factsOf(found, owner), mountpoint };
-  if (!found.alive) return { ...facts, state: "dead", problem: "its server has died" };
+  const devices = loopDevices().filter((device) => liesBeneath(backingFile(device) ?? "", mountpoint));
+  const facts = { ...factsOf(found, owner), mountpoint, ...(devices.length > 0 ? { devices } : {}) };
+  if (!found.alive) return { ...facts, state: "dead", problem: died };
   return { ...facts, ...(await figuresOf(found, owner, "serving")) };
 }
 
@@ -76,8 +110,12 @@ async function servedUnseen(found: Found): Promise<Served> {
 }
 
 function factsOf({ registration }: Found, owner: number) {
-  const { mountpoint, image, view, driver, pid, since, log } = registration;
-  return { mountpoint, image, view, driver, pid, owner, ...(since ? { since } : {}), ...(log ? { log } : {}) };
+  const { mountpoint, image, view, driver, pid, since, log, overlay } = registration;
+  const known = { since, log, overlay };
+  return {
+    ...{ mountpoint, image, view, driver, pid, owner },
+    ...(Object.fromEntries(Object.entries(known).filter(([, value]) => value)) as Partial<typeof known>),
+  };
 }
 
 async function figuresOf(found: Found, owner: number, state: Served["state"]) {

@@ -4,7 +4,7 @@
  */
 import { ImageError, system } from "../errors.js";
 import type { Driver, MountPlan } from "./driver.js";
-import { type Teller, tellFigures } from "./figures.js";
+import { type Figures, type Teller, tellFigures } from "./figures.js";
 import { type Mount, mountAt, ourType } from "./mounts.js";
 import { clean, newName, register, runtimeFolder, socketOf, startTimeOf, unregister } from "./registry.js";
 import { startWatchdog } from "./watchdog.js";
@@ -27,6 +27,10 @@ export interface Service {
   readonly image: string;
   readonly view: string;
   readonly log?: string;
+  /** Of a mount that is written to: the overlay's path, or `temporary`. */
+  readonly overlay?: string;
+  /** Figures beside the driver's. */
+  readonly figures?: () => Figures;
   /** Called once, when the mount answers. */
   ready(mounted: Mounted): void;
   /** Ends the service as a signal does. */
@@ -66,8 +70,10 @@ export async function serve(service: Service): Promise<void> {
         view: service.view,
         since: new Date().toISOString(),
         log: service.log,
+        overlay: service.overlay,
       });
-      teller = await tellFigures(socketOf(registration), () => server.counters()).catch((error: unknown) => {
+      const figures = () => ({ ...server.counters(), ...service.figures?.() });
+      teller = await tellFigures(socketOf(registration), figures).catch((error: unknown) => {
         // A mount without figures is better than none.
         plan.log(error instanceof Error ? error.message : String(error));
         return undefined;

@@ -11,7 +11,10 @@ export interface OverlayMemory {
   readonly locks: SharedArrayBuffer;
   /** Int32, one for each thread: the page in which it is setting bits, + 1; 0 for none. */
   readonly setting: SharedArrayBuffer;
-  /** Float64, a row for each thread: blocks it made present, when it wrote last (milliseconds since 1970), how often it wrote. */
+  /**
+   * Float64, a row for each thread: blocks it made present, when it wrote last (milliseconds since 1970), how often it wrote,
+   * how many bytes; and how many all threads had written before the last flush of this one that succeeded.
+   */
   readonly counts: SharedArrayBuffer;
   /** Bytes of the disk. */
   readonly size: number;

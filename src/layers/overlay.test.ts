@@ -163,6 +163,29 @@ function perform(disk: OverlayDisk, step: Step): { from: number; to: number } | 
   return { from: step.position, to: step.position + length };
 }
 
+test("what was written and isn't flushed yet is counted, whoever flushes", (t) => {
+  const device = new Device(bitmap + size);
+  const disk = open(device);
+  t.deepEqual([disk.bytesWritten, disk.unflushed, disk.written], [0, 0, 0]);
+  disk.write(4000, Buffer.alloc(200, 7));
+  disk.write(4000, Buffer.alloc(10_000, 8));
+  t.deepEqual([disk.bytesWritten, disk.unflushed, disk.writes], [10_200, 10_200, 2]);
+  disk.flush();
+  t.deepEqual([disk.bytesWritten, disk.unflushed], [10_200, 0]);
+  disk.clear(8192, 4096);
+  t.is(disk.unflushed, 4096);
+  // What is a hole, and was never written, is zeros already.
+  disk.clear(2_200_000 - (2_200_000 % 4096), 40_960);
+  t.is(disk.unflushed, 4096);
+  t.is(disk.written, 4 * 4096);
+  t.true(disk.tryFlush());
+  t.is(disk.unflushed, 0);
+  disk.write(0, Buffer.alloc(1));
+  device.fails = Object.assign(new Error("no"), { code: "EIO" });
+  t.throws(() => disk.flush());
+  t.is(disk.unflushed, 1, "what could not be flushed is told as not flushed");
+});
+
 test("reads give what was written last, and the base where nothing was, after a reopening too", (t) => {
   fc.assert(
     fc.property(steps, (all) => {
@@ -376,6 +399,50 @@ test("zeros are zeros where a hole of the base ends within a block that a lost w
   const expected = Buffer.from(baseBytes).fill(0, 200_000, 350_000);
   const wrong = contents(again).findIndex((byte, at) => byte !== expected[at]);
   t.is(wrong, -1, "the first wrong byte");
+});
+
+test("who waits for the bytes beneath holds no lock, and what the waiting ends with leaves nothing half-written", (t) => {
+  const device = new Device(bitmap + size);
+  const memory = createOverlayMemory(size, 1);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  const wait = new Error("not yet");
+  let there = 50_000;
+  const held: number[] = [];
+  const base = {
+    name: "base",
+    size,
+    isFar: (position: number) => position >= there,
+    read(position: number, target: Uint8Array) {
+      if (position + target.length <= there) return baseBytes.copy(target, 0, position);
+      held.push(...new Int32Array(memory.locks).filter((word) => word !== 0));
+      throw wait;
+    },
+  };
+  const disk = new OverlayDisk("d", memory, stores, [new Base()], 0, base);
+  const expected = Buffer.from(baseBytes);
+  const write = (position: number, length: number) => {
+    const bytes = Buffer.alloc(length, 251);
+    bytes.copy(expected, position);
+    disk.write(position, bytes);
+  };
+  // Of the second the end can't be completed, nor of the third, whose end lies in another stretch that is locked by itself.
+  const tried = [
+    [60_000, 10],
+    [48_000, 3_000],
+    [40_000, 1_100_000],
+  ] as const;
+  for (const [position, length] of tried)
+    t.is(
+      t.throws(() => write(position, length)),
+      wait,
+    );
+  t.deepEqual(held, []);
+  // What lies within what was tried is written by others meanwhile.
+  disk.write(45_000, Buffer.alloc(20, 252));
+  disk.write(1_048_576, Buffer.alloc(4096, 253));
+  there = size;
+  for (const [position, length] of tried) write(position, length);
+  t.true(contents(disk).equals(expected));
 });
 
 test("zeros over what is a hole of the base and was never written take no room", (t) => {

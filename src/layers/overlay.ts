@@ -62,6 +62,10 @@ export interface WritableDisk extends Disk {
   readonly lastWrite: number;
   /** How often was written, by all threads: whether anything was since. */
   readonly writes: number;
+  /** How many bytes were written by all threads since the overlay was opened: those that were written twice count twice. */
+  readonly bytesWritten: number;
+  /** Bytes of those that the last flush didn't make durable; never too few. */
+  readonly unflushed: number;
 }
 
 /** Where an overlay keeps what it has, each a stretch of its file. */
@@ -123,12 +127,23 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     return this.total(2, (a, b) => a + b);
   }
 
+  get bytesWritten(): number {
+    return this.total(3, (a, b) => a + b);
+  }
+
+  get unflushed(): number {
+    // In this order: a flush in between makes it too large rather than too small.
+    const flushed = this.total(4, Math.max);
+    return this.bytesWritten - flushed;
+  }
+
   write(position: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length; ) {
       const at = position + done;
       const length = Math.min(bytes.length - done, zoneSize - (at % zoneSize));
       this.writeInZone(at, length === bytes.length ? bytes : bytes.subarray(done, done + length));
       done += length;
+      this.counts[3]! += length;
     }
     this.wrote();
   }
@@ -181,6 +196,8 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
 
   private flushAndRelease(): void {
     try {
+      // Counted when written, so what is counted by now is in the pages that are flushed.
+      const { bytesWritten } = this;
       for (const page of this.setting.keys()) {
         const set = Atomics.load(this.setting, page) - 1;
         if (set >= 0) Atomics.or(this.pages, set, USED | DIRTY);
@@ -200,6 +217,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
         page = this.nextFlagged(page + 1, FLUSHING)
       )
         Atomics.and(this.pages, page, ~FLUSHING);
+      this.counts[4] = bytesWritten;
     } finally {
       // Those that are FLUSHING still, after a failure, are taken again by the next flush.
       this.flushLock.release();
@@ -242,14 +260,17 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       data.write(position, bytes);
       return;
     }
+    const isHeadPart = position % blockSize !== 0 || end < Math.min(this.size, (first + 1) * blockSize);
+    const isTailPart = end % blockSize !== 0 && end < this.size;
+    if (isHeadPart) this.awaitBase(first);
+    if (isTailPart) this.awaitBase(last - 1);
     const lock = this.lockOf(position);
     lock.acquire();
     try {
       let at = position;
       let stop = end;
-      if (position % blockSize !== 0 || end < Math.min(this.size, (first + 1) * blockSize))
-        at = this.complete(first, position, bytes);
-      if (end % blockSize !== 0 && end < this.size && end > at) {
+      if (isHeadPart) at = this.complete(first, position, bytes);
+      if (isTailPart && end > at) {
         stop = (last - 1) * blockSize;
         this.complete(last - 1, stop, bytes.subarray(stop - position));
       }
@@ -258,6 +279,18 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     } finally {
       lock.release();
     }
+  }
+
+  /**
+   * Waits for what a block is to be completed with, where the base has that only later: without a lock, for those who write
+   * near by and need nothing of the base.
+   */
+  private awaitBase(block: number): void {
+    const { base } = this;
+    const start = block * blockSize;
+    const end = Math.min(this.size, start + blockSize);
+    if (!base.isFar || this.has(block) || !(base.isFar(start) || base.isFar(end - 1))) return;
+    readFully(base, start, this.scratch.subarray(0, end - start));
   }
 
   /**
@@ -294,6 +327,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       } finally {
         lock.release();
       }
+      this.counts[3]! += stop - at;
       at = stop;
     }
   }

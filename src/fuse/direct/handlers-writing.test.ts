@@ -186,6 +186,21 @@ test("while no other file is open nothing is to be forgotten; while one is, the 
   ]);
 });
 
+test("of a write that fails half-way the other file's pages are to be forgotten as well, and it is answered at once", (t) => {
+  const { ask, taken, fail } = writable();
+  ask(...open(8));
+  fail("ENOSPC");
+  t.is(ask(opcodes.WRITE, 7, ...writeIn(start, Buffer.from("one")))!.error, ENOSPC);
+  t.is(ask(opcodes.FALLOCATE, 7, ...allocateIn(start + 5, 7, 3))!.error, ENOSPC);
+  t.deepEqual(
+    taken().map(({ file, position, length, reply }) => [file, position, length, reply]),
+    [
+      [8, 0, 3, ReplyKind.none],
+      [8, 5, 7, ReplyKind.none],
+    ],
+  );
+});
+
 test("what the kernel writes back from mapped pages, when it is asked to forget them, is answered at once", (t) => {
   const { ask, taken } = writable();
   const mapped = 1;

@@ -119,3 +119,13 @@ test("what several threads hand over at a time arrives whole, each once, whateve
   t.deepEqual(counts, [each, each, each]);
   await Promise.all(workers.map((worker) => once(worker, "exit")));
 });
+
+test("after the death of a thread that may have written everything is to be forgotten, and nobody waits for its lock", (t) => {
+  const { memory, giver, taker } = ring();
+  new Int32Array(memory.ring)[0] = (5 + 1) << 1;
+  InvalidationRing.releaseDead(memory, 5, 6);
+  const next = empty();
+  t.true(taker.take(next));
+  t.deepEqual([next.file, next.reply], [everyFile, none]);
+  t.true(giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, 1, 0));
+});

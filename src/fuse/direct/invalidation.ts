@@ -183,10 +183,16 @@ export class InvalidationRing {
     Atomics.notify(words, GIVEN);
   }
 
-  /** Frees the lock of a thread that has ended. @param owner of the thread that calls */
+  /**
+   * Frees the lock of a thread that has ended. It may have written and not come to say so: everything is forgotten soon.
+   * @param owner of the thread that calls
+   */
   static releaseDead(memory: InvalidationMemory, dead: number, owner: number): void {
-    const lock = new SharedLock(new Int32Array(memory.ring), LOCK, owner);
+    const words = new Int32Array(memory.ring);
+    const lock = new SharedLock(words, LOCK, owner);
     if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+    Atomics.store(words, ALL, 1);
+    Atomics.notify(words, GIVEN);
   }
 
   /** Whether the pages of what was written are waited for: those of the writer's own file, which it may hold. */
