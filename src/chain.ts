@@ -9,6 +9,7 @@ import { basename, dirname, resolve } from "node:path";
 import type { ByteSource, WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
 import { FileSource } from "./bytes/file.js";
+import { endToEnd } from "./bytes/joined.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
 import { busy, corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Surroundings } from "./format.js";
@@ -24,7 +25,7 @@ import { pieceSize } from "./packed/packing.js";
 import { silently, type Waiting } from "./packed/waiting.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
-import { joinedParts } from "./split-files.js";
+import { partsOf } from "./split-files.js";
 
 /** What to open and how to show it. Plain data. */
 export interface ImageSpec {
@@ -313,9 +314,10 @@ function openLink(
   const wrappings: Wrapping[] = [];
   // What is named is that, unless the file is packed and its content is to be that: any bytes can be a raw disk.
   const isNamed = format !== undefined && (format.recognises(file) || packingOf(file) === undefined);
-  const whole = isNamed ? file : joinedParts(file, files, recognised, wrappings);
+  const parts = isNamed ? [file] : partsOf(file, files, recognised, wrappings);
+  const whole = endToEnd(parts);
   const found = isNamed ? format : recognised(whole);
-  const unpacked = !isNamed && found === raw && whole === file && unpacks ? files.unpack(path) : undefined;
+  const unpacked = !isNamed && found === raw && parts.length === 1 && unpacks ? files.unpack(path) : undefined;
   if (unpacked) wrappings.push(wrappingOf(path, unpacked.file));
   else if (!isNamed) refusePacked(whole, found);
   const outer = unpacked?.format ?? found;

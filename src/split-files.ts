@@ -1,8 +1,7 @@
-/** The parts of a split file, opened as one before anything is recognised: a container of any format may be split. */
+/** The parts of a split file, taken together before anything is recognised: a container of any format may be split. */
 import { basename, dirname, resolve } from "node:path";
 import { type ByteSource, Slice } from "./bytes/byte-source.js";
 import type { FileSource } from "./bytes/file.js";
-import { JoinedSource } from "./bytes/joined.js";
 import { splitOf } from "./bytes/split-names.js";
 import { missing, usage } from "./errors.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
@@ -19,26 +18,27 @@ interface Files {
 }
 
 /**
- * The whole of a file of which `file` is the first part, where its name tells of parts (bytes/split-names.ts).
+ * The parts of a file of which `file` is the first, where its name tells of parts (bytes/split-names.ts); `file` alone
+ * where it doesn't.
  * @param recognised the format that bytes have by their signature; `raw` for none
  * @param wrappings is told of the parts
  * @throws ImageError `missing` or `usage` where a part isn't there, or `file` is not the first
  */
-export function joinedParts(
+export function partsOf(
   file: FileSource,
   files: Files,
   recognised: (source: ByteSource) => ImageFormat,
   wrappings: Wrapping[],
-): ByteSource {
+): readonly FileSource[] {
   const folder = dirname(file.name);
   const split = splitOf(basename(file.name), () => files.in(folder));
-  if (!split) return file;
+  if (!split) return [file];
   const path = (name: string) => resolve(folder, name);
   const other = split.kind === "first" ? split.parts[1]! : split.kind === "later" ? split.first : split.other;
   const before = files.count;
   if (standAlone(file, files.open(path(other)), recognised)) {
     files.closeFrom(before);
-    return file;
+    return [file];
   }
   const rename = "Rename it, if it is a whole image.";
   if (split.kind === "later")
@@ -48,10 +48,7 @@ export function joinedParts(
       `${file.name}: is a part of a split image, like ${path(other)}, of which ${path(split.missing)} is not there. Put it there. ${rename}`,
     );
   wrappings.push({ name: file.name, format: "split", facts: { parts: split.parts.length } });
-  return new JoinedSource(
-    file.name,
-    split.parts.map((name) => files.open(path(name))),
-  );
+  return split.parts.map((name) => files.open(path(name)));
 }
 
 /**
