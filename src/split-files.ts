@@ -6,6 +6,7 @@ import { splitOf } from "./bytes/split-names.js";
 import { missing, usage } from "./errors.js";
 import type { ImageFormat, Wrapping } from "./images/image-format.js";
 import { raw } from "./images/raw.js";
+import { packingOf } from "./packed/index.js";
 
 /** The files of an image, as chain.ts has them. */
 interface Files {
@@ -41,6 +42,12 @@ export function partsOf(
     return [file];
   }
   const rename = "Rename it, if it is a whole image.";
+  const packing = packingOf(file);
+  // Where one stream of a compression ends another may begin, so that a part may begin like a file of its own.
+  if (packing && packing === packingOf(files.open(path(other))))
+    throw usage(
+      `${file.name}: is named like a part of a split file, like ${path(other)}, and both begin like files that are compressed with ${packing.name} by themselves. ${rename} If they are parts, join them: cat PARTS > WHOLE.`,
+    );
   if (split.kind === "later")
     throw usage(`${file.name}: is a part of a split image; name its first part, ${path(split.first)}. ${rename}`);
   if (split.kind === "gap")
