@@ -222,7 +222,7 @@ function signed(image: Buffer, at: number, ...values: number[]): Buffer {
   return bytes;
 }
 
-test("what is unknown is refused by name; checksums of xxh64 are passed over in reading", (t) => {
+test("what is unknown is refused by name", (t) => {
   const path = testFolder(t);
   const image = partcloneImage(scattered(100, 512));
   for (const [at, values, words] of [
@@ -237,16 +237,36 @@ test("what is unknown is refused by name; checksums of xxh64 are passed over in 
   }
   writeFileSync(path("a"), signed(image, 98, 5));
   isRefused(t, "corrupt", { path: path("a") }, "of 5 bytes");
-  const spec = scattered(100, 512, { perChecksum: 1 });
-  const used = spec.used.filter(Boolean).length;
-  const plain = partcloneImage(spec);
-  const start = plain.length - used * 516;
-  const wider = [signed(plain.subarray(0, start), 96, 0x30, 0, 8)];
-  for (let nth = 0; nth < used; nth++)
-    wider.push(plain.subarray(start + nth * 516, start + nth * 516 + 512), Buffer.from("eightbit"));
-  writeFileSync(path("a"), Buffer.concat(wider));
-  isDisk(t, { path: path("a") }, expectedDisk(spec), 512);
 });
+
+for (const sum of ["xxh64", "xxh128"] as const)
+  test(`checksums of ${sum} are verified, strip by strip or going on from one to the next`, (t) => {
+    const path = testFolder(t);
+    for (const perChecksum of [1, 7, 1000])
+      for (const reseed of [true, false]) {
+        const spec = scattered(100, 512, { sum, perChecksum, reseed });
+        const used = spec.used.filter(Boolean).length;
+        const image = partcloneImage(spec);
+        writeFileSync(path("a"), image);
+        isDisk(t, { path: path("a") }, expectedDisk(spec), 512);
+        t.deepEqual(verified(path("a")), { damages: [], bytes: used * 512 });
+        opened({ path: path("a") }, ({ layers }) => t.is(layers[0]!.facts.checksums, sum));
+        // A byte of the last strip's checksum, one of its content, and one of the first strip's.
+        const start = 110 + 13 + 4;
+        for (const at of [image.length - 1, image.length - 100, start + 300]) {
+          const bytes = Buffer.from(image);
+          bytes[at]! ^= 0x10;
+          writeFileSync(path("a"), bytes);
+          const { damages } = verified(path("a"));
+          const strips = Math.ceil(used / perChecksum);
+          t.is(damages.length, at < image.length / 2 && !reseed ? strips : 1, `byte ${at}, ${perChecksum} a strip`);
+          t.true(damages[0]!.message.includes(path("a")) && damages[0]!.message.includes("checksum"));
+          t.true(damages.slice(1).every(({ message }) => message.includes("follows one")));
+        }
+        writeFileSync(path("a"), image.subarray(0, image.length - 5));
+        t.true(verified(path("a")).damages.at(-1)?.message.includes("cut off"));
+      }
+  });
 
 test("the last blocks of a large filesystem are found through a bitmap that is mostly a hole", (t) => {
   const path = testFolder(t);
