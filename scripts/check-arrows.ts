@@ -59,12 +59,21 @@ const arrows: readonly Arrow[] = [
   { from: "fuse/attached", to: ["volumes/volume"], reason: "the kernel is told of partitions that it doesn't find" },
   {
     from: "chain",
-    to: ["bytes", "format", "images", "layers", "libc", "packed"],
+    to: ["bytes", "format", "images", "layers", "packed", "open-files"],
     reason: "the assembly line's first half: a path becomes a disk",
+  },
+  {
+    from: "open-files",
+    to: ["bytes", "images", "libc", "packed"],
+    reason: "files are opened, unpacked where they are compressed, and known for the images that they hold",
   },
   { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
   { from: "chain", to: ["split-files"], reason: "the parts of a split file are opened as one" },
-  { from: "split-files", to: ["bytes", "images/image-format", "images/raw"], reason: "parts are bytes, unless images" },
+  {
+    from: "split-files",
+    to: ["bytes", "images/image-format", "images/raw", "packed/index"],
+    reason: "parts are bytes, unless each is an image or a compressed file by itself",
+  },
   {
     from: "writable",
     to: ["chain", "bytes", "images/overlay", "layers", "libc"],
@@ -142,7 +151,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
     modules: ["node:fs"],
     from: [
       ...["bytes", "packed", "fuse", "imaging", "browsing", "commands"],
-      ...["chain", "recorded-files", "writable", "version", "mount-helper"],
+      ...["chain", "open-files", "recorded-files", "writable", "version", "mount-helper"],
     ],
     reason: "a format reads the ByteSource it is given, and a view or a disk what is beneath it",
   },

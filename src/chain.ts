@@ -4,27 +4,27 @@
  * Files are opened once, by the main thread. A worker builds the same from the descriptors (`OpenedLayers.data`), never
  * from paths: after mounting, a path may lead into the mount itself.
  */
-import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
-import { basename, dirname, resolve } from "node:path";
+import { existsSync, realpathSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import type { ByteSource, WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache } from "./bytes/chunk-cache.js";
-import { FileSource } from "./bytes/file.js";
+import type { FileSource } from "./bytes/file.js";
+import { endToEnd } from "./bytes/joined.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
-import { busy, corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
+import { corrupt, ImageError, mismatch, missing, unsupported, usage } from "./errors.js";
 import type { Surroundings } from "./format.js";
-import type { ImageFormat, Wrapping } from "./images/image-format.js";
+import type { FolderPart, ImageFormat, PartOfFolder, Wrapping } from "./images/image-format.js";
 import { images } from "./images/index.js";
 import { raw } from "./images/raw.js";
-import { unread } from "./images/unread.js";
+import { unread, unreadWords } from "./images/unread.js";
 import { type Disk, LayeredDisk } from "./layers/disk.js";
 import type { Integrity, Layer } from "./layers/layer.js";
-import { EWOULDBLOCK, errno, flock, LOCK_NB, LOCK_SH } from "./libc.js";
-import { OpenPacked, type PackedData, type PassState, packingOf, type Trust } from "./packed/index.js";
+import { type FilesData, imageFormat, OpenFiles, type OpeningOptions, recognised } from "./open-files.js";
+import { type OpenPacked, type PassState, packingOf } from "./packed/index.js";
 import { pieceSize } from "./packed/packing.js";
-import { silently, type Waiting } from "./packed/waiting.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
-import { joinedParts } from "./split-files.js";
+import { partsOf } from "./split-files.js";
 
 /** What to open and how to show it. Plain data. */
 export interface ImageSpec {
@@ -69,143 +69,8 @@ export interface OpenedLayers {
   close(): void;
 }
 
-export interface LayersData {
+export interface LayersData extends FilesData {
   readonly spec: ImageSpec;
-  readonly files: readonly OpenFile[];
-  /** What folders held whose names a format asked for: what it makes of them must not change. */
-  readonly folders: ReadonlyMap<string, readonly string[]>;
-  /** What was computed when the image was opened, by name: see Surroundings.remember. */
-  readonly remembered: ReadonlyMap<string, Uint8Array>;
-}
-
-interface OpenFile {
-  readonly path: string;
-  readonly fd: number;
-  /** Of a compressed file: how to get at its content, and the image format that the content has. */
-  readonly packed?: PackedData & { readonly format: string };
-}
-
-/** How to open an image. */
-export interface OpeningOptions {
-  /** How sure the size of a compressed disk has to be; by default as sure as for a copy. */
-  readonly trust?: Trust;
-  /** Who is told when a compressed file has to be gone through first. */
-  readonly waiting?: Waiting;
-}
-
-/** The files of an image, each opened once. */
-class OpenFiles {
-  private readonly sources = new Map<string, FileSource>();
-  private readonly packed = new Map<string, { readonly file: OpenPacked; format: string }>();
-  private readonly sealed: boolean;
-  readonly folders: Map<string, readonly string[]>;
-  readonly remembered: Map<string, Uint8Array>;
-
-  /** @param known files to find by path: no other may be opened then */
-  constructor(
-    private readonly options: OpeningOptions & {
-      /** Whether an image may name whatever file it likes. */
-      readonly trusting?: boolean;
-      readonly whileWaiting?: WhileWaiting;
-    },
-    known?: Omit<LayersData, "spec">,
-  ) {
-    this.sealed = known !== undefined;
-    for (const { path, fd, packed } of known?.files ?? []) {
-      const source = FileSource.over(fd, path);
-      this.sources.set(path, source);
-      if (!packed) continue;
-      const file = OpenPacked.reopen(source, packed, options.whileWaiting);
-      this.packed.set(path, { file, format: packed.format });
-    }
-    this.folders = new Map(known?.folders);
-    this.remembered = new Map(known?.remembered);
-  }
-
-  /** Whether a file that an image names is looked at before it is opened: in a worker it is open already. */
-  get wary(): boolean {
-    return !this.sealed && this.options.trusting !== true;
-  }
-
-  has(path: string): boolean {
-    return this.sources.has(path) || (!this.sealed && existsSync(path));
-  }
-
-  /** Names of files in `folder`. */
-  in(folder: string): string[] {
-    if (this.sealed)
-      return [...this.sources.keys()].filter((path) => dirname(path) === folder).map((path) => basename(path));
-    try {
-      return readdirSync(folder);
-    } catch {
-      return []; // a folder that can't be listed holds no hint
-    }
-  }
-
-  /** Names of files in `folder`, the same in every thread. */
-  names(folder: string): readonly string[] {
-    const names = this.folders.get(folder) ?? this.in(folder).sort();
-    this.folders.set(folder, names);
-    return names;
-  }
-
-  open(path: string): FileSource {
-    let source = this.sources.get(path);
-    if (!source) {
-      if (this.sealed) throw missing(`${path}: was not open when the image was`);
-      source = FileSource.open(path);
-      this.sources.set(path, source);
-    }
-    return source;
-  }
-
-  /** The content of a compressed file with the image format that it has; undefined for any other file. */
-  unpack(path: string): { readonly file: OpenPacked; readonly format: ImageFormat } | undefined {
-    let found = this.packed.get(path);
-    if (!found && !this.sealed) {
-      const source = this.open(path);
-      const packing = packingOf(source);
-      if (!packing) return undefined;
-      const { trust = "proven", waiting = silently } = this.options;
-      found = { file: OpenPacked.open(source, packing, { trust, waiting }), format: "" };
-      this.packed.set(path, found);
-      found.format = formatWithin(found.file).name;
-    }
-    return found && { file: found.file, format: images.find(({ name }) => name === found.format)! };
-  }
-
-  get passes(): PassState[] {
-    return [...this.packed.values()].map(({ file }) => file.pass);
-  }
-
-  /** Keeps others from writing to a file that is open, for as long as it is. @throws ImageError `busy` where one does */
-  holdStill(path: string): void {
-    // A thread has the descriptors of the first, and their locks.
-    if (this.sealed) return;
-    if (flock(this.open(path).fd, LOCK_SH | LOCK_NB) !== 0 && errno() === EWOULDBLOCK)
-      throw busy(`${path}: is written to by a mount just now. Unmount that first (spindle unmount), then try again.`);
-  }
-
-  /** Closes what was opened since there were `count` files. */
-  closeFrom(count: number): void {
-    for (const [path, source] of [...this.sources].slice(count)) {
-      this.packed.get(path)?.file.close();
-      this.packed.delete(path);
-      source.close();
-      this.sources.delete(path);
-    }
-  }
-
-  get count(): number {
-    return this.sources.size;
-  }
-
-  get table(): LayersData["files"] {
-    return [...this.sources].map(([path, { fd }]) => {
-      const packed = this.packed.get(path);
-      return { path, fd, ...(packed && { packed: { ...packed.file.data, format: packed.format } }) };
-    });
-  }
 }
 
 /**
@@ -313,14 +178,15 @@ function openLink(
   const wrappings: Wrapping[] = [];
   // What is named is that, unless the file is packed and its content is to be that: any bytes can be a raw disk.
   const isNamed = format !== undefined && (format.recognises(file) || packingOf(file) === undefined);
-  const whole = isNamed ? file : joinedParts(file, files, recognised, wrappings);
+  const parts = isNamed ? [file] : partsOf(file, files, recognised, wrappings);
+  const whole = endToEnd(parts);
   const found = isNamed ? format : recognised(whole);
-  const unpacked = !isNamed && found === raw && whole === file && unpacks ? files.unpack(path) : undefined;
+  const unpacked = !isNamed && found === raw && unpacks ? files.unpack(parts) : undefined;
   if (unpacked) wrappings.push(wrappingOf(path, unpacked.file));
   else if (!isNamed) refusePacked(whole, found);
   const outer = unpacked?.format ?? found;
   if (outer.changes) files.holdStill(path);
-  const beside = (name: string): ByteSource => {
+  const beside = (name: string): FileSource => {
     const companion = resolve(dirname(path), name);
     if (!files.has(companion)) throw missing(`${path}: needs ${companion}, which is not there.`);
     if (files.wary) refusePartElsewhere(path, companion, outer.isFolder);
@@ -357,6 +223,18 @@ function openLink(
         refusePacked(inner, format);
         return open(inner, format, left, within, depth + 1);
       },
+      imageOf(names, as): PartOfFolder {
+        const parts = names.map(beside);
+        const content = as.packing === "none" ? undefined : files.unpack(parts, as);
+        const packed = content && wrappingOf(parts[0]!.name, content.file);
+        if (packed && as.alone) wrappings.push(packed);
+        const inner = content?.file.content(cache) ?? endToEnd(parts);
+        const format = imageFormat(as.format);
+        refuseOther(inner, packed?.format, as, format);
+        const left = used.hasDisks ? { ...chosen, disk: undefined } : chosen;
+        const layer = open(inner, format, left, companion, depth + 1);
+        return { layer, ...(packed && !as.alone && { packed }) };
+      },
     });
   };
   const layer = open(unpacked?.file.content(cache) ?? whole, outer, options, beside, 0);
@@ -364,7 +242,16 @@ function openLink(
   return { layer, path, identity, wrappings };
 }
 
-const recognised = (source: ByteSource): ImageFormat => images.find((one) => one.recognises(source)) ?? raw;
+/** @throws ImageError where what is in a folder isn't what it should be */
+function refuseOther(source: ByteSource, packing: string | undefined, as: FolderPart, format: ImageFormat): void {
+  const { name } = source;
+  const other = packing === undefined && as.packing !== "none" ? unreadWords(source) : undefined;
+  if (other) throw unsupported(`${name}: ${other}`);
+  if (as.packing !== undefined && as.packing !== (packing ?? "none"))
+    throw corrupt(`${name}: should be compressed with ${as.packing} by its name, and is not. It is damaged.`);
+  if (!format.recognises(source))
+    throw unsupported(`${name}: should hold an image of ${format.name}, and holds none that can be read.`);
+}
 
 /** Taken for a raw disk, packed bytes would be served as if they were the disk's. */
 function refusePacked(source: ByteSource, format: ImageFormat): void {
@@ -373,22 +260,6 @@ function refusePacked(source: ByteSource, format: ImageFormat): void {
     throw unsupported(
       `${source.name}: is compressed with ${packing.name} within another file, or in parts, where Spindle does not read it. Unpack or join it first.`,
     );
-}
-
-/** The image format that the content of a compressed file has. */
-function formatWithin(file: OpenPacked): ImageFormat {
-  const head = file.head();
-  const found = recognised(head);
-  // A raw disk can be shown before its size is proven; a container's tables may be anywhere in it.
-  if (found === raw && packingOf(head) === undefined) return raw;
-  file.prove();
-  const whole = file.head();
-  const packing = packingOf(whole);
-  if (packing)
-    throw unsupported(
-      `${whole.name}: holds a file that is compressed once more, with ${packing.name}. Unpack the outer one first.`,
-    );
-  return recognised(whole);
 }
 
 /** What a compression adds to the image in it. */

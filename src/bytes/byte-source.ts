@@ -23,6 +23,8 @@ export interface ByteSource {
    * without the bytes may leave them out then.
    */
   isFar?(position: number): boolean;
+  /** Of bytes that lie in several files: the one with the byte at `position` (< size), and where in it that is. */
+  partAt?(position: number): { readonly part: ByteSource; readonly position: number };
 }
 
 /** A stretch of bytes that is all hole (reads as zeros, nothing is stored) or all data. */

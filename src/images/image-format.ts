@@ -13,6 +13,12 @@ export interface ImageFormat extends Format<Layer> {
   readonly hasDisks?: boolean;
   /** Of a format whose images are folders: the file in a folder with these names that is opened for it. */
   fileOf?(names: ReadonlySet<string>): string | undefined;
+  /**
+   * Of a format whose files tell their length in their first bytes: that, in bytes. `source` begins like a file of it, and
+   * what is behind the file isn't looked at. What is compressed can then be opened before it is unpacked to its end.
+   * @throws ImageError `corrupt` or `unsupported`
+   */
+  lengthOf?(source: ByteSource): number;
   open(source: ByteSource, around: ImageSurroundings): Layer;
 }
 
@@ -26,6 +32,30 @@ export interface ImageSurroundings extends Surroundings {
    * @throws ImageError as opening a file does, and `unsupported` where wrapping within wrapping goes too deep.
    */
   imageIn(source: ByteSource, wrapping?: Wrapping): Layer;
+  /**
+   * Of a format whose images are folders: opens an image that lies in files of the folder, end to end, unpacked where they
+   * are compressed. Its format isn't looked for.
+   * @throws ImageError as opening a file does, and `unsupported` where the files hold another format
+   */
+  imageOf(files: readonly string[], as: FolderPart): PartOfFolder;
+}
+
+/** What is known of an image that is in a folder. */
+export interface FolderPart {
+  /** The format's name. */
+  readonly format: string;
+  /** The name of the compression, or `none`; where it isn't known, the bytes tell. */
+  readonly packing?: string;
+  /** Bytes that it has unpacked, where that is known. */
+  readonly length?: number;
+  /** Whether it is all that is opened: what it is packed in is then told of as of any file's. */
+  readonly alone?: boolean;
+}
+
+export interface PartOfFolder {
+  readonly layer: Layer;
+  /** What it is packed in, unless it is opened alone. */
+  readonly packed?: Wrapping;
 }
 
 /** What is around an image within its file: an archive, a compression. It is no layer, since it maps no disk. */

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import type { ExecutionContext } from "ava";
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { FileSource } from "../bytes/file.js";
+import { endToEnd } from "../bytes/joined.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { MemorySource } from "../bytes/memory.js";
 import { type OpenedLayers, openLayers } from "../chain.js";
@@ -230,6 +231,10 @@ export function surroundings(path = "/images/test", companions: Record<string, B
     cache: new LocalChunkCache(4 << 20),
     beside: () => [basename(path), ...Object.keys(companions)],
     imageIn: (source) => images.find((one) => one.recognises(source))!.open(source, around),
+    imageOf: (names, { format }) => {
+      const source = endToEnd(names.map((name) => around.companion(name)));
+      return { layer: images.find((one) => one.name === format)!.open(source, around) };
+    },
     companion(name) {
       const found = companions[name];
       if (!found) throw new ImageError("missing", `${path}: needs ${name}, which is not there.`);

@@ -12,12 +12,17 @@ export const unread: Format<Layer> = {
   name: "unread",
   recognises: (source) => signatureOf(source) !== undefined,
   open(source) {
-    const found = signatureOf(source)!;
     throw unsupported(
-      `${source.name}: is ${found.what}, which this Spindle does not read. ${found.remedy} (To take the file's own bytes for a disk, pass --format raw.)`,
+      `${source.name}: ${unreadWords(source)} (To take the file's own bytes for a disk, pass --format raw.)`,
     );
   },
 };
+
+/** What such a file is, and what to do: what follows its name in a message; undefined for any other file. */
+export function unreadWords(source: ByteSource): string | undefined {
+  const found = signatureOf(source);
+  return found && `is ${found.what}, which this Spindle does not read. ${found.remedy}`;
+}
 
 interface Signature {
   readonly what: string;

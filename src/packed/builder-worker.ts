@@ -3,6 +3,7 @@ import { workerData } from "node:worker_threads";
 import { FileSource } from "../bytes/file.js";
 import { type BuilderStart, lock, publishKept } from "./builder.js";
 import { packings } from "./packings.js";
+import { openParts } from "./parts.js";
 import { RunningPass } from "./pass.js";
 import type { Survey } from "./piece-table.js";
 import { Progress } from "./progress.js";
@@ -10,8 +11,9 @@ import { Progress } from "./progress.js";
 /** Milliseconds between two looks at what the other process has written. */
 const lookInterval = 50;
 
-function work({ fd, path, packing, files, key }: BuilderStart, progress: Progress): void {
-  const file = packings.find(({ name }) => name === packing)!.open(FileSource.over(fd, path));
+function work({ parts, packing, files, key }: BuilderStart, progress: Progress): void {
+  const sources = parts.map(({ fd, path }) => FileSource.over(fd, path));
+  const { file } = openParts(sources, packings.find(({ name }) => name === packing)!);
   let known: Survey | undefined;
   for (let locked = false; !locked; ) {
     locked = lock(files);

@@ -15,11 +15,13 @@ const atOnce = 100;
 /** Milliseconds that closing waits for the thread of the pass. */
 const endPatience = 10_000;
 
+/** Threads of passes at a time: of a disk with many packed partitions the next ones wait for their turn. */
+const mostThreads = 8;
+
 /** What the thread of the pass is given: plain data. */
 export interface BuilderStart {
-  /** The packed file, open. */
-  readonly fd: number;
-  readonly path: string;
+  /** The packed file, open, in order. */
+  readonly parts: readonly { readonly fd: number; readonly path: string }[];
   /** The compression's name. */
   readonly packing: string;
   readonly files: PieceFiles;
@@ -42,6 +44,15 @@ export function publishKept(files: PieceFiles, key: Uint8Array, progress: Progre
   return found;
 }
 
+/** Of passes that were given a thread. */
+let started: Progress[] = [];
+
+/** Whether another thread may be started. */
+export function mayStart(): boolean {
+  started = started.filter(({ manned }) => manned);
+  return started.length < mostThreads;
+}
+
 /** Sees to it that the pass is run, from where the table ends. */
 export function startPass(file: PackedFile, start: BuilderStart, progress: Progress): void {
   if (lock(start.files)) {
@@ -51,6 +62,7 @@ export function startPass(file: PackedFile, start: BuilderStart, progress: Progr
     pass.close();
   }
   progress.manned = true;
+  started.push(progress);
   const worker = new Worker(new URL("./builder-worker.js", import.meta.url), {
     workerData: start,
     name: "spindle pass",

@@ -14,7 +14,7 @@
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { Bunzipper } from "../bytes/bzip2.js";
 import { corrupt, ImageError } from "../errors.js";
-import { damaged, truncated } from "./packed-input.js";
+import { damaged, placeIn, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
 
@@ -144,11 +144,11 @@ class Blocks {
       if (bits.subarray(0, 6).equals(blockMark)) return { at: this.position, crc };
       if (!bits.subarray(0, 6).equals(footerMark))
         throw corrupt(
-          `${this.source.name}: there is neither a block nor the end of the bzip2 stream at bit ${this.position} (byte ${Math.floor(this.position / 8)}). The file is damaged; fetch or copy it again.`,
+          `${this.source.name}: there is neither a block nor the end of the bzip2 stream at bit ${this.position}, ${placeIn(this.source, Math.floor(this.position / 8))}. The file is damaged; fetch or copy it again.`,
         );
       if (this.writer && crc !== this.sum)
         throw corrupt(
-          `${this.source.name}: the bzip2 stream that ends at byte ${Math.floor(this.position / 8)} is damaged: its checksum doesn't match its blocks. Fetch or copy the file again.`,
+          `${this.source.name}: the bzip2 stream that ends at ${placeIn(this.source, Math.floor(this.position / 8))} is damaged: its checksum doesn't match its blocks. Fetch or copy the file again.`,
         );
       this.position = Math.ceil((this.position + markBits + 32) / 8) * 8;
       this.isBetween = true;

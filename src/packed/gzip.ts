@@ -1,7 +1,7 @@
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { corrupt, unsupported } from "../errors.js";
 import { DeflateReader, indexDeflate, type Members } from "./deflate.js";
-import { PackedInput, truncated } from "./packed-input.js";
+import { PackedInput, placeIn, truncated } from "./packed-input.js";
 import type { PackedFile, Packing, PieceWriter } from "./packing.js";
 
 /*
@@ -153,13 +153,14 @@ class GzipMembers implements Members {
     if (content === undefined) return;
     const [crc, length] = [trailer.readUInt32LE(0), trailer.readUInt32LE(4)];
     const { name } = this.source;
+    const place = placeIn(this.source, position);
     if (crc !== content.crc)
       throw corrupt(
-        `${name}: the gzip member that ends at byte ${position} is damaged: its checksum doesn't match its content. Fetch or copy the file again.`,
+        `${name}: the gzip member that ends at ${place} is damaged: its checksum doesn't match its content. Fetch or copy the file again.`,
       );
     if (length !== content.length % 2 ** 32)
       throw corrupt(
-        `${name}: the gzip member that ends at byte ${position} is damaged: it tells a length of ${length} and has ${content.length % 2 ** 32}.`,
+        `${name}: the gzip member that ends at ${place} is damaged: it tells a length of ${length} and has ${content.length % 2 ** 32}.`,
       );
   }
 
@@ -203,7 +204,7 @@ function* indexBlocks(source: ByteSource, writer: PieceWriter, from: number): Ge
     const end = position + packedSize;
     if (end < input.position + TRAILER || end > source.size)
       throw corrupt(
-        `${source.name}: the BGZF block at byte ${position} tells ${packedSize} bytes, which can't be. The file is truncated or damaged.`,
+        `${source.name}: the BGZF block at ${placeIn(source, position)} tells ${packedSize} bytes, which can't be. The file is truncated or damaged.`,
       );
     const start = input.position;
     input.skip(end - 4 - start);

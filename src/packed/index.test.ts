@@ -213,7 +213,7 @@ test("a read that must not wait ends with what it waits for; one that may wait g
   if (!packs(t, path, "bzip2 -9 -k disk")) return;
   const source = FileSource.open(path("disk.bz2"));
   const packing = packingOf(source)!;
-  const held = OpenPacked.open(source, packing, { trust: "proven", waiting: silently });
+  const held = OpenPacked.open([source], packing, { trust: "proven", waiting: silently });
   const { files, key } = held.data;
   const table = new PieceTable(files, key);
   const { count } = table.survey();
@@ -222,7 +222,7 @@ test("a read that must not wait ends with what it waits for; one that may wait g
   const stuck = Progress.create();
   stuck.publish(half.number, half.start, 0);
   const data = { ...held.data, progress: stuck.memory };
-  const hurried = OpenPacked.reopen(source, data, (waited, position) => {
+  const hurried = OpenPacked.reopen([source], data, (waited, position) => {
     if (waited > 20) throw new NotYet(position);
   });
   const content = hurried.content(new LocalChunkCache(4 << 20));
@@ -257,7 +257,8 @@ test("a size that the disk and the file tell differently is an error where the c
   const image = openLayers({ path: path("disk.gz") });
   t.teardown(() => image.close());
   const [{ packed, ...file }] = image.data.files as [(typeof image.data.files)[0]];
-  const files = [{ ...file, packed: { ...packed!, size: disk.length + 1000 } }];
+  const content = { ...packed!.content!, size: disk.length + 1000 };
+  const files = [{ ...file, packed: { ...packed!, content } }];
   const longer = reopenLayers({ ...image.data, files }, new LocalChunkCache(1 << 20)).disk;
   const bytes = Buffer.alloc(10);
   t.is(longer.read(disk.length - 10, bytes), 10);

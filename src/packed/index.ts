@@ -1,5 +1,5 @@
 /**
- * A compressed file → its content, as bytes readable at any position. What the content is (a raw disk, a qcow2 …) is found
+ * A compressed file, which may be in parts → its content, as bytes readable at any position. What the content is (a raw disk, a qcow2 …) is found
  * out by who asks: chain.ts looks for an image format in it as in any file.
  *
  *     packed file ──pass──► pieces: zeros | a place in the packed file, with its window | content, kept
@@ -12,11 +12,12 @@
  *   hundred megabytes, is kept itself, as small zstd frames.
  * - **Reads are answered meanwhile**: what the pass has come to at once, the rest when it gets there. The pass has a thread
  *   of its own, and what it writes only ever grows, so any number of threads and processes read along.
- * - **The next time** the table is there: bound to the file's size, its time of change and samples of its bytes; records,
+ * - **The next time** the table is there: bound to the sizes and times of change of all parts and samples of their bytes; records,
  *   windows and the content of every piece have checksums.
  * - **The size** has to be known before there is a disk. Most files tell it. A gzip file tells its last 32 bits, if it has one
  *   member; that is taken for the size, until the pass is done, where the disk's own partition table or filesystem agrees,
- *   and only for looking at it (`Trust`). Otherwise the pass is waited for.
+ *   and only for looking at it (`Trust`). An image that tells its length at its start is believed as well (`lengthOf`).
+ *   Otherwise the pass is waited for.
  */
 import { createHash } from "node:crypto";
 import { closeSync } from "node:fs";
@@ -25,13 +26,14 @@ import type { ChunkCache } from "../bytes/chunk-cache.js";
 import type { FileSource } from "../bytes/file.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import type { Damage, Integrity } from "../layers/layer.js";
-import { publishKept, startPass, stopPass } from "./builder.js";
+import { mayStart, publishKept, startPass, stopPass } from "./builder.js";
 import { openPieceFiles } from "./cache-folder.js";
 import { PackedContent } from "./content.js";
 import { type Claims, claimsHead, diskClaims } from "./disk-claims.js";
 import { integrityOf } from "./integrity.js";
 import type { PackedFile, Packing } from "./packing.js";
 import { packings } from "./packings.js";
+import { openParts } from "./parts.js";
 import { type PieceFiles, PieceTable } from "./piece-table.js";
 import { Progress } from "./progress.js";
 import { Scratch, type ScratchData } from "./scratch.js";
@@ -74,6 +76,11 @@ export const packingOf = (source: ByteSource): Packing | undefined => packings.f
 export interface OpenOptions {
   readonly trust: Trust;
   readonly waiting: Waiting;
+  /**
+   * How many bytes the content has, by what is at its start: `content` may end anywhere behind that. Undefined where the
+   * start tells nothing. Asked only where the size needn't be proven.
+   */
+  readonly lengthOf?: (content: ByteSource) => number | undefined;
 }
 
 /** Milliseconds of waiting that go without words. */
@@ -83,19 +90,22 @@ const quiet = 1000;
 export class OpenPacked {
   /**
    * Opens a packed file and begins its pass. Waits until the size is as sure as it has to be.
+   * @param parts of the file, in order; mostly one
    * @throws ImageError
    */
-  static open(source: FileSource, packing: Packing, options: OpenOptions): OpenPacked {
-    const file = packing.open(source);
-    const key = keyOf(source, packing.name);
+  static open(parts: readonly FileSource[], packing: Packing, options: OpenOptions): OpenPacked {
+    const { source, file } = openParts(parts, packing);
+    const key = keyOf(parts, source, packing.name);
     const files = openPieceFiles(key.toString("hex", 0, 16));
     const progress = Progress.create();
     const data = { packing: packing.name, files, key, progress: progress.memory, scratch: Scratch.create().data };
     const opened = new OpenPacked(source, file, { ...data, size: 0 }, options.waiting);
     try {
-      if (!publishKept(files, key, progress).ending)
-        startPass(file, { fd: source.fd, path: source.name, ...data }, progress);
-      opened.settle(options.trust);
+      if (!publishKept(files, key, progress).ending) {
+        opened.waitUntil(mayStart);
+        startPass(file, { parts: parts.map(({ fd, name }) => ({ fd, path: name })), ...data }, progress);
+      }
+      opened.settle(options);
     } catch (error) {
       opened.close();
       throw error;
@@ -104,8 +114,8 @@ export class OpenPacked {
   }
 
   /** The same in another thread. */
-  static reopen(source: ByteSource, data: PackedData, whileWaiting: WhileWaiting | undefined): OpenPacked {
-    const file = packings.find(({ name }) => name === data.packing)!.open(source);
+  static reopen(parts: readonly ByteSource[], data: PackedData, whileWaiting: WhileWaiting | undefined): OpenPacked {
+    const { source, file } = openParts(parts, packings.find(({ name }) => name === data.packing)!);
     const opened = new OpenPacked(source, file, data, silently);
     if (whileWaiting) opened.whileReading = whileWaiting;
     opened.size = data.size;
@@ -157,7 +167,7 @@ export class OpenPacked {
 
   /** Waits until the size is proven. */
   prove(): void {
-    this.settle("proven");
+    this.settle({ trust: "proven" });
   }
 
   /** The checks of the file; undefined where it has none. Waits for the pass. */
@@ -209,14 +219,14 @@ export class OpenPacked {
     this.scratch.close();
   }
 
-  private settle(trust: Trust): void {
+  private settle({ trust, lengthOf }: Pick<OpenOptions, "trust" | "lengthOf">): void {
     const { told } = this.file;
     if (told?.kind === "proven") {
       this.size = told.size;
       this.isProven = true;
       return;
     }
-    const size = trust === "proven" ? undefined : this.likelySize(trust);
+    const size = trust === "proven" ? undefined : this.likelySize(trust, lengthOf);
     if (size !== undefined && this.progress.state === "under way") {
       this.size = size;
       return;
@@ -229,15 +239,28 @@ export class OpenPacked {
     if (remark) this.waiting.note(`${this.file.name}: ${remark}.`);
   }
 
-  /** The size as the disk tells it, where it fits what the packed file tells. */
-  private likelySize(trust: Trust): number | undefined {
+  /** The size as the image or the disk tells it, where it fits what the packed file tells. */
+  private likelySize(trust: Trust, lengthOf: OpenOptions["lengthOf"]): number | undefined {
     this.waitUntil(() => this.progress.covered >= claimsHead || this.progress.state !== "under way");
     if (this.progress.covered < claimsHead) return undefined;
+    this.size = largestContent;
+    const length = this.lengthBy(lengthOf);
+    if (length !== undefined) return fits(length, this.file.told) ? length : undefined;
     this.size = claimsHead;
     const head = Buffer.alloc(claimsHead);
     readFully(this.content(new LocalChunkCache(0)), 0, head);
     const claims = diskClaims(head);
     return claims && likelySize(claims, this.file.told, trust);
+  }
+
+  private lengthBy(lengthOf: OpenOptions["lengthOf"]): number | undefined {
+    try {
+      return lengthOf?.(this.content(new LocalChunkCache(0)));
+    } catch (error) {
+      // The content has ended before what should tell its length: then it is known without.
+      if (this.progress.state === "under way") throw error;
+      return undefined;
+    }
   }
 
   private waitUntil(isThere: () => boolean): void {
@@ -267,6 +290,16 @@ export class OpenPacked {
   }
 }
 
+/** For the size of content that nobody knows yet. */
+const largestContent = 2 ** 52;
+
+/** Whether content of `length` bytes is possible by what the packed file tells. */
+function fits(length: number, told: PackedFile["told"]): boolean {
+  if (told === undefined) return true;
+  if (told.kind === "proven") return told.size === length;
+  return length % 2 ** 32 === told.size && length >= told.least && length <= told.most;
+}
+
 /** Of the sizes that a gzip file can mean the one that the disk in it needs; undefined when that isn't clear enough. */
 export function likelySize({ least, whole }: Claims, told: PackedFile["told"], trust: Trust): number | undefined {
   if (trust === "proven") return undefined;
@@ -279,14 +312,16 @@ export function likelySize({ least, whole }: Claims, told: PackedFile["told"], t
   return trust === "files" || size === (whole ?? least) ? size : undefined;
 }
 
-/** Differs for two files, two states of a file, and two compressions. */
-function keyOf(source: FileSource, packing: string): Buffer {
-  const hash = createHash("sha256").update(JSON.stringify([packing, source.size, source.changed]));
+/** Differs for two files, two states of a file or of one of its parts, two orders of parts, and two compressions. */
+function keyOf(parts: readonly FileSource[], source: ByteSource, packing: string): Buffer {
+  const states = parts.map(({ size, changed }) => [size, changed]);
+  const hash = createHash("sha256").update(JSON.stringify([packing, ...states]));
   const sample = Buffer.alloc(4096);
+  const take = (from: ByteSource, position: number) =>
+    hash.update(sample.subarray(0, readFully(from, position, sample)));
   const count = 16;
-  for (let number = 0; number <= count; number++) {
-    const position = Math.floor((Math.max(0, source.size - sample.length) / count) * number);
-    hash.update(sample.subarray(0, readFully(source, position, sample)));
-  }
+  for (let number = 0; number <= count; number++)
+    take(source, Math.floor((Math.max(0, source.size - sample.length) / count) * number));
+  if (parts.length > 1) for (const part of parts) take(part, 0);
   return hash.digest();
 }

@@ -76,15 +76,27 @@ export class PackedInput {
 }
 
 /** The file ends where it should go on. */
-export function truncated({ name, size }: ByteSource, what: string) {
+export function truncated(source: ByteSource, what: string) {
   return corrupt(
-    `${name}: ends at byte ${size} in the middle of ${what}: the file is truncated or damaged. Fetch or copy it again.`,
+    `${source.name}: ends at ${placeIn(source, source.size)} in the middle of ${what}: the file is truncated or damaged. Fetch or copy it again.`,
   );
 }
 
+/** `byte 700`, and of a file in parts which byte of which part that is; the file's end is that of its last part. */
+export function placeIn(source: ByteSource, position: number): string {
+  const { size } = source;
+  const found = size > 0 ? source.partAt?.(Math.min(position, size - 1)) : undefined;
+  if (!found) return `byte ${position}`;
+  return `byte ${position} (${found.part.name}, byte ${found.position + Math.max(0, position - size + 1)})`;
+}
+
 /** What a decompressor threw without knowing of the file, as a sentence about the file. */
-export function damaged({ name }: ByteSource, position: number, error: unknown): unknown {
+export function damaged(source: ByteSource, position: number, error: unknown): unknown {
   if (!(error instanceof ImageError)) return error;
+  const { name } = source;
   if (error.code !== "corrupt") return new ImageError(error.code, `${name}: ${error.message}`, { cause: error });
-  return corrupt(`${name}: ${error.message}, at or before byte ${position}. Fetch or copy the file again.`, error);
+  return corrupt(
+    `${name}: ${error.message}, at or before ${placeIn(source, position)}. Fetch or copy the file again.`,
+    error,
+  );
 }

@@ -19,7 +19,7 @@ import { Unxz } from "../bytes/xz.js";
 import { corrupt, unsupported } from "../errors.js";
 import { settings } from "../settings.js";
 import { keepContent } from "./kept-content.js";
-import { damaged, PackedInput, truncated } from "./packed-input.js";
+import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
 import type { PackedFile, Packing, Piece, PieceReader, PieceWriter } from "./packing.js";
 import { largestPiece } from "./scratch.js";
 
@@ -106,7 +106,7 @@ function streamsOf(source: ByteSource): Stream[] {
     const footer = readExactly(source, end - HEADER, HEADER, "the xz footer");
     if (!footer.subarray(10).equals(footerMagic))
       throw corrupt(
-        `${name}: there is no xz footer at byte ${end - HEADER}, where the file or its last stream should end: the file is truncated or damaged. Fetch or copy it again.`,
+        `${name}: there is no xz footer at ${placeIn(source, end - HEADER)}, where the file or its last stream should end: the file is truncated or damaged. Fetch or copy it again.`,
       );
     if (crc32(footer.subarray(4, 10)) !== footer.readUInt32LE(0))
       throw corrupt(`${name}: the xz footer at byte ${end - HEADER} is damaged: its checksum is wrong.`);
@@ -124,7 +124,7 @@ function streamsOf(source: ByteSource): Stream[] {
     const header = readExactly(source, at, HEADER, "an xz header");
     if (!header.subarray(0, 6).equals(headerMagic) || header.readUInt16LE(6) !== footer.readUInt16LE(8))
       throw corrupt(
-        `${name}: there is no xz header at byte ${at}, where the stream begins by its index. It is damaged.`,
+        `${name}: there is no xz header at ${placeIn(source, at)}, where the stream begins by its index. It is damaged.`,
       );
     streams.push({ ...stream, at });
     if (streams.length > mostStreams)
@@ -280,7 +280,7 @@ function checkFilters(source: ByteSource, position: number, unpadded: number): v
   const first = readExactly(source, position, 1, "an xz block")[0]!;
   const size = (first + 1) * 4;
   if (first === 0 || size > unpadded)
-    throw corrupt(`${name}: there is no xz block at byte ${position}. It is damaged.`);
+    throw corrupt(`${name}: there is no xz block at ${placeIn(source, position)}. It is damaged.`);
   const header = readExactly(source, position, size, "the header of an xz block");
   let at = 2;
   const number = (): number => {

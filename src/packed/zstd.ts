@@ -19,7 +19,7 @@ import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js
 import { Unzstd } from "../bytes/zstd.js";
 import { corrupt, unsupported } from "../errors.js";
 import { keepContent, type Unpacking } from "./kept-content.js";
-import { damaged, PackedInput, truncated } from "./packed-input.js";
+import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
 
@@ -152,7 +152,7 @@ function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame,
       if (at === 0) throw truncated(source, "the zstd header");
       // zstd itself takes this for an error.
       throw corrupt(
-        `${source.name}: there is no zstd frame at byte ${at}, where one should begin: the file is damaged, or something was appended to it.`,
+        `${source.name}: there is no zstd frame at ${placeIn(source, at)}, where one should begin: the file is damaged, or something was appended to it.`,
       );
     }
     const { size, checksum } = readFrameHeader(input);
@@ -162,7 +162,7 @@ function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame,
       const kind = (header >> 1) & 3;
       if (kind === 3)
         throw corrupt(
-          `${source.name}: the zstd frame at byte ${at} has a damaged block before byte ${input.position}.`,
+          `${source.name}: the zstd frame at byte ${at} has a damaged block before ${placeIn(source, input.position)}.`,
         );
       input.skip(kind === 1 ? 1 : header >> 3);
       if (input.position > source.size) throw truncated(source, "a zstd frame");

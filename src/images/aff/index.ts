@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { type ByteSource, readExactly, readFully } from "../../bytes/byte-source.js";
 import type { PackedChunks } from "../../bytes/chunk-cache.js";
+import { JoinedSource } from "../../bytes/joined.js";
 import { unpackLzma } from "../../bytes/lzma.js";
 import { unpackZlib } from "../../bytes/zlib.js";
 import { corrupt, ImageError, missing, unsupported, usage } from "../../errors.js";
@@ -9,7 +10,6 @@ import type { Format, Surroundings } from "../../format.js";
 import type { Damage, Integrity, Layer, PieceReport, Run } from "../../layers/layer.js";
 import { type BlockEntry, BlockKind, BlockMap, type BlockTable } from "../block-map.js";
 import { largestDisk, largestPacked } from "../fields.js";
-import { JoinedFiles } from "../joined-files.js";
 import { AffContents, digests, signature } from "./segments.js";
 
 /** The Advanced Forensic Format, version 3, of AFFLIB: one file, or the files of an AFD folder. */
@@ -43,7 +43,7 @@ class AffLayer implements Layer, BlockTable, PackedChunks {
   readonly integrity: Integrity;
   readonly unpacked: ByteSource;
   /** All files, joined. */
-  readonly source: JoinedFiles;
+  readonly source: JoinedSource;
   private readonly contents = new AffContents();
   private readonly map: BlockMap;
   /** A page as it is kept, and as it is unpacked where the disk ends within it. */
@@ -52,7 +52,7 @@ class AffLayer implements Layer, BlockTable, PackedChunks {
 
   constructor(file: ByteSource, around: Surroundings) {
     this.name = file.name;
-    this.source = new JoinedFiles(file.name);
+    this.source = new JoinedSource(file.name);
     this.takeFiles(file, around);
     const { contents, name } = this;
     const { pageSize } = contents;
@@ -166,9 +166,9 @@ class AffLayer implements Layer, BlockTable, PackedChunks {
 
   private damaged(page: number, at: number, what: string, cause?: unknown) {
     const start = page * this.chunkSize;
-    const { file, position } = this.source.at(at);
+    const { part, position } = this.source.partAt(at);
     return corrupt(
-      `${file.name}: page ${page} at byte ${position} is damaged, ${what}: bytes ${start} to ${start + this.lengthOf(page) - 1} of the disk are lost here. Restore the file from another copy; spindle verify lists all damage.`,
+      `${part.name}: page ${page} at byte ${position} is damaged, ${what}: bytes ${start} to ${start + this.lengthOf(page) - 1} of the disk are lost here. Restore the file from another copy; spindle verify lists all damage.`,
       cause,
     );
   }

@@ -29,6 +29,8 @@ export interface Dump {
   /** Bytes a sector. */
   readonly sectorSize: number;
   readonly partitions: readonly Partition[];
+  /** Whether `partitions` is only what stands for a GPT's in an MBR. */
+  readonly isProtective: boolean;
 }
 
 /** More than any table has. */
@@ -77,7 +79,36 @@ export function readDump(name: string, text: string): Dump {
   }
   const label = field("label");
   const protective = partitions.some(({ type }) => type === 0xee);
-  return { scheme: label === "gpt" || protective ? "gpt" : "dos", sectorSize, partitions };
+  const scheme = label === "gpt" || protective ? "gpt" : "dos";
+  return { scheme, sectorSize, partitions, isProtective: protective && label !== "gpt" };
+}
+
+/**
+ * The partitions of a GPT, for what an sfdisk before util-linux 2.26 dumped, which knows but the one that stands for all.
+ * @param start the first sectors of the disk (UEFI specification, 5.3); @returns undefined where they hold no GPT
+ */
+export function partitionsOfGpt(disk: string, start: Buffer, sectorSize: number): Partition[] | undefined {
+  const header = start.subarray(sectorSize, sectorSize + 92);
+  if (header.length < 92 || header.toString("latin1", 0, 8) !== "EFI PART") return undefined;
+  const at = Number(header.readBigUInt64LE(72)) * sectorSize;
+  const [count, size] = [header.readUInt32LE(80), header.readUInt32LE(84)];
+  if (size < 128 || at + count * size > start.length) return undefined;
+  const partitions: Partition[] = [];
+  for (let number = 1; number <= count; number++) {
+    const entry = start.subarray(at + (number - 1) * size, at + number * size);
+    if (entry.subarray(0, 16).equals(Buffer.alloc(16))) continue;
+    const [first, last] = [Number(entry.readBigUInt64LE(32)), Number(entry.readBigUInt64LE(40))];
+    if (first === 0 || last < first || !((last + 1) * sectorSize <= Number.MAX_SAFE_INTEGER)) return undefined;
+    partitions.push({
+      name: `${disk}${/\d$/.test(disk) ? "p" : ""}${number}`,
+      number,
+      position: first * sectorSize,
+      size: (last - first + 1) * sectorSize,
+      type: undefined,
+      bootable: false,
+    });
+  }
+  return partitions;
 }
 
 /** The disk's size in bytes as parted tells it; undefined where it doesn't. */

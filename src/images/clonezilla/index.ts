@@ -7,6 +7,7 @@
  *   sda-mbr  sda-hidden-data-after-mbr      sector 0, and those up to the first partition
  *   sda-gpt-1st  sda-gpt-2nd                the disk's first 34 and its last sectors
  *   sda4-ebr  swappt-sda2.info              the first sector of an extended partition; what a swap partition was called
+ *   lvm_vg_dev.list                         partitions that LVM made volumes of, which have images of their own
  *   sda1.ext4-ptcl-img.gz.aa …              see pieces.ts
  *
  * They are shown as the disk that restoring would make. What the folder has nothing of, swap space for one, reads as zeros.
@@ -14,27 +15,44 @@
  */
 import { dirname } from "node:path";
 import { type ByteSource, readExactly, readFully, Slice } from "../../bytes/byte-source.js";
-import { JoinedSource } from "../../bytes/joined.js";
 import { MemorySource } from "../../bytes/memory.js";
 import { corrupt, ImageError, missing, unsupported, usage } from "../../errors.js";
 import type { Layer } from "../../layers/layer.js";
-import type { ImageFormat, ImageSurroundings } from "../image-format.js";
+import type { ImageFormat, ImageSurroundings, PartOfFolder } from "../image-format.js";
 import { bootRecords } from "./boot-records.js";
-import { type Dump, isExtended, partedSize, readDump } from "./dump.js";
-import { piecesOf } from "./pieces.js";
+import { type Dump, isExtended, partedSize, partitionsOfGpt, readDump } from "./dump.js";
+import { type Pieces, piecesOf } from "./pieces.js";
 import { type Region, RegionsLayer } from "./regions.js";
 
 /** Bytes of a text. */
 const longestText = 1 << 20;
+
+interface PartitionFacts {
+  readonly image?: string;
+  readonly compression?: string;
+  readonly problem?: string;
+}
 
 export const clonezilla: ImageFormat = {
   name: "clonezilla",
   hasDisks: true,
   // A folder is told by its names; no file is one.
   recognises: () => false,
-  fileOf: (names) => (names.has("parts") && marks.some((name) => names.has(name)) ? "parts" : undefined),
-  open: (_, around) => new Folder(around).open(around.options?.disk),
+  fileOf(names) {
+    const encrypted = encryptions.find((name) => names.has(name));
+    return encrypted ?? (names.has("parts") && marks.some((name) => names.has(name)) ? "parts" : undefined);
+  },
+  open(source, around) {
+    if (encryptions.some((name) => source.name.endsWith(`/${name}`)))
+      throw unsupported(
+        `${source.name}: Clonezilla encrypted the images of this folder, which Spindle doesn't decrypt. Decrypt it with Clonezilla first (ocs-decrypt-img).`,
+      );
+    return new Folder(around).open(around.options?.disk);
+  },
 };
+
+/** What tells of a folder whose files are encrypted, their names too. */
+const encryptions = ["ecryptfs.info", "gocryptfs.info"];
 
 /** Files beside `parts` that only Clonezilla's folders have. */
 const marks = ["disk", "clonezilla-img", "Info-saved-by-cmd.txt", "Info-packages.txt", "blkdev.list"];
@@ -51,9 +69,9 @@ class Folder {
   open(wanted: string | undefined): Layer {
     const disks = this.disks();
     if (wanted !== undefined && !disks.includes(wanted)) {
-      const pieces = piecesOf(this.path, wanted, this.names);
+      const pieces = this.pieces(wanted);
       if (!pieces) throw usage(`${this.path}: has no disk or partition ${wanted}. It has ${this.list(disks)}.`);
-      return this.image(wanted)!;
+      return this.image(pieces, undefined, true).layer;
     }
     if (wanted === undefined && disks.length !== 1)
       throw usage(
@@ -80,13 +98,14 @@ class Folder {
   }
 
   private disk(disk: string): Layer {
-    if (!this.names.includes(`${disk}-pt.sf`)) return this.image(disk)!;
-    const dump = readDump(`${this.path}/${disk}-pt.sf`, this.text(`${disk}-pt.sf`));
+    // A filesystem that takes a whole disk is treated as a partition.
+    if (!this.names.includes(`${disk}-pt.sf`)) return this.image(this.pieces(disk)!, undefined, true).layer;
+    const dump = this.dump(disk);
     const regions: Region[] = [];
     const told = dump.partitions
       .filter((partition) => !isExtended(partition))
       .map(({ name, position, size }) => {
-        const { region, ...facts } = this.partition(name);
+        const { region, ...facts } = this.partition(name, size);
         if (region) regions.push({ ...region, position, size });
         return { name, ...facts };
       });
@@ -101,19 +120,40 @@ class Folder {
     });
   }
 
+  private dump(disk: string): Dump {
+    const dump = readDump(`${this.path}/${disk}-pt.sf`, this.text(`${disk}-pt.sf`));
+    if (!dump.isProtective) return dump;
+    const start = this.bytes(`${disk}-gpt-1st`);
+    const partitions = start && partitionsOfGpt(disk, start, dump.sectorSize);
+    if (!partitions)
+      throw (start ? corrupt : missing)(
+        `${this.path}: ${disk} has a GPT, which the sfdisk that made ${disk}-pt.sf didn't know, and ${disk}-gpt-1st ${start ? "holds none" : "is not there"}. Choose one of its partitions with --disk NAME.`,
+      );
+    return { ...dump, partitions };
+  }
+
   /** Images of what is no partition of the disk: logical volumes, and partitions of other disks. */
   private others({ partitions }: Dump): { otherImages?: string[] } {
     const own = new Set(partitions.map(({ name }) => name));
-    const devices = this.names.flatMap((name) => /^([^.]+)\.[\w+-]+-img(\.|$)/.exec(name)?.[1] ?? []);
-    const others = [...new Set(devices)].filter((name) => !own.has(name));
+    const others = this.devices().filter((name) => !own.has(name));
     return others.length > 0 ? { otherImages: others } : {};
   }
 
+  /** What there are images of. */
+  private devices(): string[] {
+    return [...new Set(this.names.flatMap((name) => /^([^.]+)\.[\w+-]+-img(\.|$)/.exec(name)?.[1] ?? []))];
+  }
+
   /** What is at a partition, and what `info` tells of it. */
-  private partition(name: string): { region?: Pick<Region, "layer" | "problem">; image?: string; problem?: string } {
+  private partition(name: string, size: number): { region?: Omit<Region, "position" | "size"> } & PartitionFacts {
     try {
-      const layer = this.image(name);
-      if (layer) return { region: { layer }, image: this.pieces(name)!.name };
+      const pieces = this.pieces(name);
+      if (pieces) {
+        const { layer, packed } = this.image(pieces, size);
+        const told = { image: pieces.name, ...(packed && { compression: packed.format }) };
+        return { region: { layer, packed }, ...told };
+      }
+      this.refuseVolumes(name);
       return this.names.includes(`swappt-${name}.info`) ? { image: "swap space" } : { image: "nothing" };
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
@@ -121,23 +161,30 @@ class Folder {
     }
   }
 
-  private pieces(name: string) {
+  /** @throws ImageError where LVM had the partition: its volumes can't be put where they were in it */
+  private refuseVolumes(name: string): void {
+    for (const line of this.text("lvm_vg_dev.list").split("\n")) {
+      const [group, device] = words(line);
+      if (group === undefined || device?.replace(/^\/dev\//, "").replaceAll("/", "-") !== name) continue;
+      const volumes = this.devices().filter((one) => one.startsWith(`${group}-`));
+      throw unsupported(
+        `${this.path}: ${name} belongs to the LVM volume group ${group}, whose volumes Clonezilla saved one by one; Spindle doesn't put them together. Choose one with --disk NAME: ${volumes.join(", ") || "the folder has none"}.`,
+      );
+    }
+  }
+
+  private pieces(name: string): Pieces | undefined {
     return piecesOf(this.path, name, this.names);
   }
 
-  /** The image of a partition or volume; undefined where there is none. */
-  private image(name: string): Layer | undefined {
-    const pieces = this.pieces(name);
-    if (!pieces) return undefined;
-    const files = pieces.files.map((file) => this.around.companion(file));
-    const first = files[0]!;
-    const layer = this.around.imageIn(files.length === 1 ? first : new JoinedSource(first.name, files));
-    // Any bytes pass for a raw disk, those of a compression that isn't known too.
-    if (pieces.byPartclone && layer.format !== "partclone")
-      throw unsupported(
-        `${first.name}: should hold an image of partclone, and holds none that can be read (${layer.format}). Unpack it first, if it is compressed.`,
-      );
-    return layer;
+  /**
+   * The image of a partition or volume.
+   * @param size of the partition in bytes, where it is known
+   * @param alone whether nothing else is opened
+   */
+  private image({ files, byPartclone, packing }: Pieces, size: number | undefined, alone = false): PartOfFolder {
+    const format = byPartclone ? "partclone" : "raw";
+    return this.around.imageOf(files, { format, packing, alone, ...(!byPartclone && { length: size }) });
   }
 
   /** Where parted tells it; else what the GPT or the last partition takes. */

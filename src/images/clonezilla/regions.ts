@@ -1,6 +1,7 @@
 import type { ByteSource } from "../../bytes/byte-source.js";
 import { corrupt, type ImageError } from "../../errors.js";
 import type { Damage, Integrity, Layer, PieceReport, Run } from "../../layers/layer.js";
+import type { Wrapping } from "../image-format.js";
 
 /** A stretch of a disk, and what is there: bytes, an image, or the reason why it can't be read. */
 export interface Region {
@@ -8,6 +9,8 @@ export interface Region {
   readonly size: number;
   readonly bytes?: ByteSource;
   readonly layer?: Layer;
+  /** What the image is packed in. */
+  readonly packed?: Wrapping | undefined;
   readonly problem?: ImageError;
 }
 
@@ -33,7 +36,7 @@ export class RegionsLayer implements Layer {
           `${name}: two parts of the disk overlap, from byte ${region.position} on. The partition table is damaged.`,
         );
     }
-    this.chunkSize = Math.max(0, ...this.regions.map(({ layer }) => layer?.chunkSize ?? 0));
+    this.chunkSize = Math.max(0, ...this.regions.map(({ layer, packed }) => (packed ?? layer)?.chunkSize ?? 0));
   }
 
   locate(position: number): Run {
@@ -55,26 +58,36 @@ export class RegionsLayer implements Layer {
     return run.kind === "absent" ? { kind: "zero", length } : { ...run, length };
   }
 
-  /** The checksums of all images, one after another. */
+  /** The checksums of all images and of what they are packed in, one after another. */
   get integrity(): Integrity | undefined {
-    const parts: { first: number; region: Region; integrity: Integrity }[] = [];
+    const parts: { first: number; region: Region; integrity: Integrity; ofPacked: boolean }[] = [];
     let pieces = 0;
-    for (const region of this.regions) {
-      const integrity = region.problem ? lost(this.name, region.problem, region.size) : region.layer?.integrity;
-      if (!integrity) continue;
-      parts.push({ first: pieces, region, integrity });
+    const add = (region: Region, integrity: Integrity | undefined, ofPacked: boolean) => {
+      if (!integrity) return;
+      parts.push({ first: pieces, region, integrity, ofPacked });
       pieces += integrity.pieces;
+    };
+    for (const region of this.regions) {
+      if (region.problem) add(region, lost(this.name, region.problem, region.size), false);
+      add(region, region.packed?.integrity, true);
+      add(region, region.layer?.integrity, false);
     }
     if (parts.length === 0) return undefined;
-    const unchecked = this.regions.flatMap(({ layer, problem }) => {
+    const unchecked = this.regions.flatMap(({ layer, packed, problem }) => {
       if (problem?.code === "unsupported") return [problem.message];
-      return layer && !layer.integrity ? [`${layer.name}: has no checksums, so it could not be checked.`] : [];
+      const isChecked = layer?.integrity ?? packed?.integrity;
+      return layer && !isChecked ? [`${layer.name}: has no checksums, so it could not be checked.`] : [];
     });
     const tables = parts.some(({ integrity }) => integrity.proves === "tables");
     const check = (piece: number): PieceReport => {
-      const { first, region, integrity } = parts.findLast((part) => part.first <= piece)!;
+      const { first, region, integrity, ofPacked } = parts.findLast((part) => part.first <= piece)!;
       const report = integrity.check(piece - first);
-      const moved = (damage: Damage) => ({ ...damage, position: damage.position + region.position });
+      // Where what is unpacked lies on the disk isn't known of images that keep only what is used.
+      const isElsewhere = ofPacked && region.layer?.format !== "raw";
+      const moved = (damage: Damage): Damage =>
+        isElsewhere
+          ? { ...damage, position: region.position, length: region.size }
+          : { ...damage, position: damage.position + region.position };
       return { ...report, damages: report.damages.map(moved) };
     };
     const notes = [...parts.flatMap(({ integrity }) => integrity.notes ?? []), ...unchecked];

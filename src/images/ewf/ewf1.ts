@@ -11,11 +11,11 @@
 
 import { adler32 } from "../../bytes/adler32.js";
 import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
+import type { JoinedSource } from "../../bytes/joined.js";
 import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { corrupt, ImageError, mismatch, unsupported } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
 import { guidText, tablePage, u64le } from "../fields.js";
-import type { JoinedFiles } from "../joined-files.js";
 import { caseFacts, mainValues, unpackText } from "./case-data.js";
 import { acquisitionErrors, type Evidence, largestChunk, type Media, measured, mostSections } from "./evidence.js";
 import { openSegments, type Segment } from "./segments.js";
@@ -112,7 +112,7 @@ class Reader {
   }
 
   /** Reads a segment's sections; whether its last says that another segment follows. */
-  private walk(segment: Segment, all: JoinedFiles): boolean {
+  private walk(segment: Segment, all: JoinedSource): boolean {
     this.pages = new MetadataPages(segment.file, tablePage.size, 4);
     this.allPages ??= new MetadataPages(all, tablePage.size, tablePage.kept);
     for (let position = headerSize; ; ) {

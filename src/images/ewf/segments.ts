@@ -7,9 +7,9 @@
  */
 import { basename } from "node:path";
 import type { ByteSource } from "../../bytes/byte-source.js";
+import { JoinedSource } from "../../bytes/joined.js";
 import { ImageError, mismatch, missing, unsupported, usage } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
-import { JoinedFiles } from "../joined-files.js";
 
 export interface Segment {
   readonly file: ByteSource;
@@ -49,9 +49,9 @@ export function openSegments(
   first: ByteSource,
   around: Surroundings,
   numberOf: (file: ByteSource) => number,
-  walk: (segment: Segment, all: JoinedFiles) => boolean,
-): JoinedFiles {
-  const all = new JoinedFiles(first.name);
+  walk: (segment: Segment, all: JoinedSource) => boolean,
+): JoinedSource {
+  const all = new JoinedSource(first.name);
   const own = numberOf(first);
   if (own !== 1)
     throw usage(`${first.name}: is segment ${own} of an image. Open its first segment, whose name ends with 01.`);

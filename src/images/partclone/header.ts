@@ -6,7 +6,7 @@
  *   format 0002   header 110    bitmap, a bit a block    CRC-32 4     strips of some used blocks, each with a checksum
  *
  * All numbers are little-endian; a marker tells of images from other machines. Checksums are CRC-32 without the inversion at
- * its end.
+ * its end; those of strips may be XXH64 or XXH128 as well (checksum.c of partclone), which Clonezilla has asked for since 2026.
  */
 import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly, readFully } from "../../bytes/byte-source.js";
@@ -38,7 +38,7 @@ export interface Header {
 /** Of each strip of used blocks. */
 export interface Checksum {
   /** `first byte`: of format 0001, in which a mistake lets only the first byte of a block count, as often as it has bytes. */
-  readonly kind: "none" | "crc32" | "xxh64" | "first byte";
+  readonly kind: "none" | "crc32" | "xxh64" | "xxh128" | "first byte";
   /** In bytes, as the image tells it: what is between two strips. */
   readonly size: number;
   /** Used blocks a strip; 0 where there are no checksums. */
@@ -144,9 +144,9 @@ function readChecksum(name: string, bytes: Buffer): Checksum {
   const blocks = bytes.readUInt32LE(100);
   const none: Checksum = { kind: "none", size: 0, blocks: 0, reseeded: true };
   if (mode === 0 || blocks === 0) return none;
-  const kind = ({ 32: "crc32", 48: "xxh64" } as const)[mode];
+  const kind = ({ 32: "crc32", 48: "xxh64", 49: "xxh128" } as const)[mode];
   if (kind === undefined) throw unsupported(`${name}: has checksums of an unknown kind, ${mode} at byte 96.`);
-  if (size !== { crc32: 4, xxh64: 8 }[kind])
+  if (size !== { crc32: 4, xxh64: 8, xxh128: 16 }[kind])
     throw corrupt(`${name}: byte 98 tells of checksums (${kind}) of ${size} bytes. The header is damaged.`);
   return { kind, size, blocks, reseeded: bytes[104] !== 0 };
 }

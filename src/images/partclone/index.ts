@@ -1,19 +1,38 @@
 import type { ByteSource } from "../../bytes/byte-source.js";
 import { StridedSource } from "../../bytes/strided.js";
 import { corrupt } from "../../errors.js";
-import type { Format } from "../../format.js";
 import type { Integrity, Layer, Run } from "../../layers/layer.js";
+import type { ImageFormat } from "../image-format.js";
 import { LastRun } from "../last-run.js";
 import { bitmapSize, type Header, isPartclone, readHeader } from "./header.js";
 import { UsedBlocks } from "./used-blocks.js";
 import { hasWideChecksums, partcloneIntegrity } from "./verify.js";
 
 /** Images of partclone, which Clonezilla makes: the used blocks of one filesystem. The others read as zeros. */
-export const partclone: Format<Layer> = {
+export const partclone: ImageFormat = {
   name: "partclone",
   recognises: isPartclone,
+  lengthOf: (source) => layoutOf(source).length(),
   open: (source) => new PartcloneLayer(source),
 };
+
+/** What the start of an image tells of all of it. */
+function layoutOf(source: ByteSource) {
+  const told = readHeader(source);
+  const used = new UsedBlocks(source, told);
+  // A wrong bit would put every block behind it in the wrong place: it is looked for before anything is served.
+  const damage = used.damage();
+  if (damage) throw corrupt(damage);
+  const start = told.bitmap.position + bitmapSize(told);
+  const isWide = hasWideChecksums(source, told, start);
+  const header: Header = isWide ? { ...told, checksum: { ...told.checksum, size: 8 } } : told;
+  const { blockSize, blocks, checksum } = header;
+  // Without checksums it is one strip of as many blocks as there can be.
+  const perStrip = Math.min(checksum.blocks || blocks, blocks);
+  /** Of the image, in bytes. */
+  const length = () => start + used.count * blockSize + Math.ceil(used.count / perStrip) * checksum.size;
+  return { header, used, start, perStrip, length };
+}
 
 class PartcloneLayer implements Layer {
   readonly format = "partclone";
@@ -26,22 +45,15 @@ class PartcloneLayer implements Layer {
   private readonly last = new LastRun();
 
   constructor(private readonly source: ByteSource) {
-    let header = readHeader(source);
-    this.used = new UsedBlocks(source, header);
-    // A wrong bit would put every block behind it in the wrong place: it is looked for before anything is served.
-    const damage = this.used.damage();
-    if (damage) throw corrupt(damage);
-    const start = header.bitmap.position + bitmapSize(header);
-    if (hasWideChecksums(source, header, start)) header = { ...header, checksum: { ...header.checksum, size: 8 } };
-    this.header = header;
+    const { header, used, start, perStrip } = layoutOf(source);
     const { blockSize, blocks, checksum } = header;
-    // Without checksums it is one strip of as many blocks as there can be.
-    const perStrip = Math.min(checksum.blocks || blocks, blocks);
+    this.header = header;
+    this.used = used;
     const strip = blockSize * perStrip;
     const step = strip + checksum.size;
     const count = Math.ceil(blocks / perStrip);
     this.data = new StridedSource(source.name, source, { start, step, length: strip, count });
-    this.integrity = partcloneIntegrity(source, header, this.used, start);
+    this.integrity = partcloneIntegrity(source, header, used, start);
   }
 
   get name(): string {

@@ -1,8 +1,10 @@
 /** partclone's images: those that it makes and restores, and, of formats it no longer writes, those of a writer beside. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import test, { type ExecutionContext } from "ava";
 import { readFully } from "../../bytes/byte-source.js";
+import { unpackZstd } from "../../bytes/zstd.js";
 import type { Damage } from "../../layers/layer.js";
 import {
   isDisk,
@@ -222,7 +224,7 @@ function signed(image: Buffer, at: number, ...values: number[]): Buffer {
   return bytes;
 }
 
-test("what is unknown is refused by name; checksums of xxh64 are passed over in reading", (t) => {
+test("what is unknown is refused by name", (t) => {
   const path = testFolder(t);
   const image = partcloneImage(scattered(100, 512));
   for (const [at, values, words] of [
@@ -237,16 +239,74 @@ test("what is unknown is refused by name; checksums of xxh64 are passed over in 
   }
   writeFileSync(path("a"), signed(image, 98, 5));
   isRefused(t, "corrupt", { path: path("a") }, "of 5 bytes");
-  const spec = scattered(100, 512, { perChecksum: 1 });
-  const used = spec.used.filter(Boolean).length;
-  const plain = partcloneImage(spec);
-  const start = plain.length - used * 516;
-  const wider = [signed(plain.subarray(0, start), 96, 0x30, 0, 8)];
-  for (let nth = 0; nth < used; nth++)
-    wider.push(plain.subarray(start + nth * 516, start + nth * 516 + 512), Buffer.from("eightbit"));
-  writeFileSync(path("a"), Buffer.concat(wider));
-  isDisk(t, { path: path("a") }, expectedDisk(spec), 512);
 });
+
+for (const sum of ["xxh64", "xxh128"] as const)
+  test(`checksums of ${sum} are verified, strip by strip or going on from one to the next`, (t) => {
+    const path = testFolder(t);
+    for (const perChecksum of [1, 7, 1000])
+      for (const reseed of [true, false]) {
+        const spec = scattered(100, 512, { sum, perChecksum, reseed });
+        const used = spec.used.filter(Boolean).length;
+        const image = partcloneImage(spec);
+        writeFileSync(path("a"), image);
+        isDisk(t, { path: path("a") }, expectedDisk(spec), 512);
+        t.deepEqual(verified(path("a")), { damages: [], bytes: used * 512 });
+        opened({ path: path("a") }, ({ layers }) => t.is(layers[0]!.facts.checksums, sum));
+        // A byte of the last strip's checksum, one of its content, and one of the first strip's.
+        const start = 110 + 13 + 4;
+        for (const at of [image.length - 1, image.length - 100, start + 300]) {
+          const bytes = Buffer.from(image);
+          bytes[at]! ^= 0x10;
+          writeFileSync(path("a"), bytes);
+          const { damages } = verified(path("a"));
+          const strips = Math.ceil(used / perChecksum);
+          t.is(damages.length, at < image.length / 2 && !reseed ? strips : 1, `byte ${at}, ${perChecksum} a strip`);
+          t.true(damages[0]!.message.includes(path("a")) && damages[0]!.message.includes("checksum"));
+          t.true(damages.slice(1).every(({ message }) => message.includes("follows one")));
+        }
+        writeFileSync(path("a"), image.subarray(0, image.length - 5));
+        t.true(verified(path("a")).damages.at(-1)?.message.includes("cut off"));
+      }
+  });
+
+/**
+ * What partclone itself (its sources of July 2026 with xxHash) makes of a fresh MINIX filesystem of 300 KiB with -k 3, and -a2 or
+ * -a3; with the sha256 of what it restores that to.
+ */
+const byPartclone = {
+  xxh64:
+    "KLUv/WSwIx0GAELKJCtgd9YMnCSF89ACSrYBGA0+i2stBNKfNJrgnTQ0iYG4k5dBK0j2QWIgQmQKB1Plcqzsw9qrvX5KqQqCQ70+bkxAtPjFb8zSO7EWA4WnLL3ZukoYCb7C/3e9VvDQElqidb0ZKCZSrX/3912c+wfvPeD/K/i/d3oyRkYICxbee/8f9ZSoZdh7eSE1pqLccDIW9CQ7AQ8gwHbfYtkrwnvmq8AB/+zeVkF/DVhV7FSCg9azwupY9RWoLP/Vi2QeCRQHPZbt1Xg=",
+  xxh128:
+    "KLUv/WTIIz0HAMLLLS9Qdw6od2OZo7z83kjN9Seo3f1EtjLsuZgOAg7sutvxxcYI5Vcqvqqs4kWZtWTLFKR55uF2FJr1obeTRYU4/81/y46S7KViya1NJFkhFUMpfiaQSvx/+t8A6n5sXSh8+rE0QQjDWiMyrofjHqzMsvD/X/7+vc83fSR4qP2uLbRe3/v/xzdf8emL/y/4J/8B////+/z/fzL2E3VVH7Pcovf+//8fg96YM3j/F+NuYMTL6Wgu8cf1BA8gwHbfYtkrwnv2q4D/V+veVkB/EVhV7FQCJ6xn1aoT1VegCvxXL5J5JFAc9G0a7tU=",
+  restored: "10c44be0472cb0a5d73fa88272214ccce23a61764f5f9818e1d3c4f80d35118c",
+};
+
+for (const kind of ["xxh64", "xxh128"] as const)
+  test(`an image that partclone made with ${kind} is what it restores, and every strip is proven`, (t) => {
+    const path = testFolder(t);
+    const target = Buffer.alloc(1 << 20);
+    const packed = Buffer.from(byPartclone[kind], "base64");
+    const image = target.subarray(0, unpackZstd(packed, target));
+    writeFileSync(path("a"), image);
+    t.is(
+      createHash("sha256")
+        .update(wholeDisk({ path: path("a") }))
+        .digest("hex"),
+      byPartclone.restored,
+    );
+    const sound = verified(path("a"));
+    t.deepEqual(sound.damages, []);
+    const { facts } = opened({ path: path("a") }, ({ layers }) => layers[0]!);
+    t.like(facts, { checksums: kind, blocksPerChecksum: 3, usedBlocks: sound.bytes / 1024 });
+    const size = kind === "xxh64" ? 8 : 16;
+    for (let at = image.length - size; at > 110 + 300 / 8 + 4; at -= 3 * 1024 + size) {
+      const bytes = Buffer.from(image);
+      bytes[at]! ^= 1;
+      writeFileSync(path("a"), bytes);
+      t.is(verified(path("a")).damages.length, 1, `byte ${at}`);
+    }
+  });
 
 test("the last blocks of a large filesystem are found through a bitmap that is mostly a hole", (t) => {
   const path = testFolder(t);

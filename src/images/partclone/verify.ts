@@ -1,4 +1,6 @@
 import { type ByteSource, readFully } from "../../bytes/byte-source.js";
+import { Xxh64 } from "../../bytes/xxh64.js";
+import { shortestXxh128, Xxh128 } from "../../bytes/xxh128.js";
 import type { Damage, Integrity, PieceReport } from "../../layers/layer.js";
 import { checksumOf, type Header } from "./header.js";
 import type { UsedBlocks } from "./used-blocks.js";
@@ -8,8 +10,8 @@ const pieceSize = 4 << 20;
 const readAtOnce = 1 << 20;
 
 /**
- * The checksums of an image's strips of used blocks, some strips a piece; undefined where it has none, or of a kind that
- * Spindle doesn't compute (xxh64).
+ * The checksums of an image's strips of used blocks, some strips a piece; undefined where it has none, and for XXH128 of
+ * blocks of 240 bytes and less, which no filesystem has.
  *
  * @param start where the first strip begins, in bytes
  */
@@ -20,9 +22,11 @@ export function partcloneIntegrity(
   start: number,
 ): Integrity | undefined {
   const { checksum, blockSize } = header;
-  if (checksum.kind === "none" || checksum.kind === "xxh64") return undefined;
+  if (checksum.kind === "none" || (checksum.kind === "xxh128" && blockSize < shortestXxh128)) return undefined;
   const strips = new Strips(source, header, used, start);
-  const perPiece = Math.max(1, Math.floor(pieceSize / (checksum.blocks * blockSize)));
+  // A sum of xxHash that goes on from strip to strip can't be taken up in the middle.
+  const isOne = !checksum.reseeded && checksum.kind.startsWith("xxh");
+  const perPiece = isOne ? Number.MAX_SAFE_INTEGER : Math.max(1, Math.floor(pieceSize / (checksum.blocks * blockSize)));
   return {
     get pieces() {
       return Math.ceil(strips.count / perPiece);
@@ -31,8 +35,31 @@ export function partcloneIntegrity(
   };
 }
 
+/** A checksum that is being computed. */
+interface Sum {
+  update(bytes: Uint8Array): void;
+  digest(): Buffer;
+}
+
+/** @param before what it goes on from */
+function crcSum(before = 0xffffffff): Sum {
+  let sum = before;
+  return {
+    update(bytes) {
+      sum = checksumOf(bytes, sum);
+    },
+    digest() {
+      const bytes = Buffer.alloc(4);
+      bytes.writeUInt32LE(sum);
+      return bytes;
+    },
+  };
+}
+
 class Strips {
   private buffer: Buffer | undefined;
+  /** A sum of xxHash that goes on from strip to strip; undefined behind a strip that is damaged. */
+  private running: Sum | undefined;
 
   constructor(
     private readonly source: ByteSource,
@@ -55,6 +82,7 @@ class Strips {
       bytes += blocks * blockSize;
       const what = this.damageOf(strip, blocks);
       if (what === undefined) continue;
+      this.running = undefined;
       const position = this.used.select(first) * blockSize;
       const end = Math.min((this.used.select(first + blocks - 1) + 1) * blockSize, this.header.size);
       const message = `${this.source.name}: the strip of ${blocks} blocks at byte ${this.placeOf(strip)} ${what}.`;
@@ -72,27 +100,36 @@ class Strips {
   private damageOf(strip: number, blocks: number): string | undefined {
     const { checksum, blockSize } = this.header;
     const place = this.placeOf(strip);
-    let sum: number | undefined = 0xffffffff;
-    if (!checksum.reseeded && strip > 0) sum = this.told(place - checksum.size);
-    if (sum === undefined) return "follows one that is cut off";
+    const sum = this.sumBefore(strip, place);
+    if (sum === undefined) return "follows one that is cut off or damaged, from whose checksum its own goes on";
     const end = place + blocks * blockSize;
     if (end > this.source.size) return "is cut off: the file ends within it";
-    if (checksum.kind === "first byte") sum = sumOfFirstByte(this.source, place, blockSize, sum);
+    if (checksum.kind === "first byte") addFirstByte(this.source, place, blockSize, sum);
     else {
       this.buffer ??= Buffer.allocUnsafe(readAtOnce);
       for (let at = place; at < end; at += this.buffer.length) {
         const part = this.buffer.subarray(0, Math.min(this.buffer.length, end - at));
         if (readFully(this.source, at, part) < part.length) return "is cut off: the file ends within it";
-        sum = checksumOf(part, sum);
+        sum.update(part);
       }
     }
-    const told = this.told(end);
-    if (told === undefined) return "is cut off: the file ends before its checksum";
-    return told === sum ? undefined : "does not have its recorded checksum: it is damaged";
+    const digest = sum.digest();
+    // Of a wide checksum of format 0001 the first bytes count.
+    const told = Buffer.alloc(digest.length);
+    if (readFully(this.source, end, told) < told.length) return "is cut off: the file ends before its checksum";
+    return told.equals(digest) ? undefined : "does not have its recorded checksum: it is damaged";
   }
 
-  private told(position: number): number | undefined {
-    return checksumAt(this.source, position);
+  /** The sum that a strip's bytes are added to. */
+  private sumBefore(strip: number, place: number): Sum | undefined {
+    const { kind, size, reseeded } = this.header.checksum;
+    const goesOn = !reseeded && strip > 0;
+    if (kind === "xxh64" || kind === "xxh128") {
+      if (!goesOn) this.running = kind === "xxh64" ? new Xxh64() : new Xxh128();
+      return this.running;
+    }
+    const before = goesOn ? checksumAt(this.source, place - size) : 0xffffffff;
+    return before === undefined ? undefined : crcSum(before);
   }
 }
 
@@ -101,15 +138,13 @@ function checksumAt(source: ByteSource, position: number): number | undefined {
   return readFully(source, position, bytes) < 4 ? undefined : bytes.readUInt32LE(0);
 }
 
-/** The checksum of format 0001: of a block its first byte, as often as it has bytes. */
-function sumOfFirstByte(source: ByteSource, position: number, blockSize: number, before: number): number {
+/** Adds what counts in format 0001: of a block its first byte, as often as it has bytes. */
+function addFirstByte(source: ByteSource, position: number, blockSize: number, sum: Sum): void {
   const byte = Buffer.alloc(1);
   readFully(source, position, byte);
   const repeated = Buffer.alloc(Math.min(blockSize, 65536), byte[0]);
-  let sum = before;
   for (let left = blockSize; left > 0; left -= repeated.length)
-    sum = checksumOf(repeated.subarray(0, Math.min(left, repeated.length)), sum);
-  return sum;
+    sum.update(repeated.subarray(0, Math.min(left, repeated.length)));
 }
 
 /**
@@ -118,10 +153,14 @@ function sumOfFirstByte(source: ByteSource, position: number, blockSize: number,
  */
 export function hasWideChecksums(source: ByteSource, { version, blockSize }: Header, start: number): boolean {
   if (version !== 1) return false;
-  const first = sumOfFirstByte(source, start, blockSize, 0xffffffff);
+  const sum = crcSum();
+  addFirstByte(source, start, blockSize, sum);
+  const first = sum.digest().readUInt32LE();
   const fits = (size: number) => {
     const second = start + blockSize + size;
-    return checksumAt(source, second + blockSize) === sumOfFirstByte(source, second, blockSize, first);
+    const next = crcSum(first);
+    addFirstByte(source, second, blockSize, next);
+    return checksumAt(source, second + blockSize) === next.digest().readUInt32LE();
   };
   return checksumAt(source, start + blockSize) === first && !fits(4) && fits(8);
 }
