@@ -36,6 +36,7 @@ const arrows: readonly Arrow[] = [
     reason: "its file is what layers/overlay.ts keeps, in blocks of the same size",
   },
   { from: "layers", to: ["bytes"], reason: "a disk is bytes" },
+  { from: "encryption", to: ["bytes"], reason: "an encrypted volume is bytes, and so is what it hides" },
   { from: "volumes", to: ["bytes", "format"], reason: "volumes are found in the bytes of a disk" },
   { from: "filesystems", to: ["bytes", "format"], reason: "a filesystem is read from the bytes of a volume" },
   {
@@ -138,7 +139,7 @@ const kin: readonly Arrow[] = [
 ];
 
 /** Folders of formats: `index.ts` is the table, and every file or folder that it imports is a format. */
-const formatFolders = ["images", "volumes", "filesystems"];
+const formatFolders = ["images", "encryption", "volumes", "filesystems"];
 
 /** Who may import what is not ours. A module that isn't here isn't used. */
 const outside: readonly { readonly modules: readonly string[]; readonly from: readonly string[]; reason: string }[] = [
