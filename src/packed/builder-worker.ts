@@ -1,7 +1,7 @@
 /** The thread that runs a pass, or follows another process that does: see builder.ts. */
 import { workerData } from "node:worker_threads";
 import { FileSource } from "../bytes/file.js";
-import { type BuilderStart, lock, publishKept } from "./builder.js";
+import { type BuilderStart, lock, publishKept, unlock } from "./builder.js";
 import { packings } from "./packings.js";
 import { RunningPass } from "./pass.js";
 import type { Survey } from "./piece-table.js";
@@ -21,7 +21,8 @@ function work({ fd, path, packing, files, key }: BuilderStart, progress: Progres
     if (!locked) progress.wait(progress.moment, lookInterval);
   }
   const pass = new RunningPass(file, files, key, progress);
-  if (!pass.run(() => progress.stopping)) pass.close();
+  if (pass.run(() => progress.stopping)) unlock(files);
+  else pass.close();
 }
 
 const start = workerData as BuilderStart;
