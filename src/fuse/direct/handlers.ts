@@ -334,7 +334,7 @@ function write(session: Session, request: Request, reply: Reply): number {
   // As at the end of a device: what fits is written, and then there is no space.
   if (length <= 0) return -errno.ENOSPC;
   const failed = refused(session, () => tree.changes!.write(file, position, request.data(size, length)));
-  if (failed !== 0) return failed;
+  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
   reply.u32(structures.fuse_write_out.fields.size, length);
   reply.u32(structures.fuse_write_out.fields.size + 4, 0);
   const handed = forgetElsewhere(session, request, file, position, length, ReplyKind.written);
@@ -356,7 +356,7 @@ function allocate(session: Session, request: Request): number {
   const length = Math.min(wanted, size - position);
   if (length <= 0) return 0;
   const failed = refused(session, () => tree.changes!.clear(file, position, length));
-  if (failed !== 0) return failed;
+  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
   return forgetElsewhere(session, request, file, position, length, ReplyKind.empty) ? NO_REPLY : 0;
 }
 
@@ -388,6 +388,19 @@ function refused(session: Session, act: () => void): number {
     session.log.add(error);
     return -numberOf(error);
   }
+}
+
+/** Any part of what failed may have been written, and is seen through the other files as well. @returns `failed` */
+function forgetAfter(
+  failed: number,
+  session: Session,
+  request: Request,
+  file: FileId,
+  position: number,
+  length: number,
+): number {
+  forgetElsewhere(session, request, file, position, length, ReplyKind.none);
+  return failed;
 }
 
 /** @returns whether the reply was handed over with what is to be forgotten */
