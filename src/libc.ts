@@ -82,6 +82,7 @@ export const flock = lazy<(fd: number, operation: number) => number>("int flock(
 export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
+export const LOCK_UN = 8;
 export const EWOULDBLOCK = process.platform === "darwin" ? 35 : 11;
 
 /** umount2(2), Linux only. Returns -1 on failure. */

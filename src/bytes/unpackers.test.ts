@@ -14,7 +14,7 @@ import { unpackLzma } from "./lzma.js";
 import { unpackLzo } from "./lzo.js";
 import { unpackXz } from "./xz.js";
 import { unpackZlib } from "./zlib.js";
-import { unpackZstd } from "./zstd.js";
+import { Unzstd, unpackZstd } from "./zstd.js";
 
 const unpackers = {
   bzip2: unpackBzip2,
@@ -237,6 +237,36 @@ test("damaged data costs no memory, however often it is unpacked without the eve
     const more = process.memoryUsage().external - before;
     t.true(more < 10 << 20, `${name}: ${more} bytes more`);
   }
+});
+
+test("zstd: frames that are unpacked one after another take one frame's memory", (t) => {
+  const window = 16 << 20;
+  const frame = packed(t, "zstd", ["-q", "--long=24", "--no-content-size"], Buffer.alloc(window + 4096, 7));
+  if (!frame) return;
+  const target = Buffer.alloc(1 << 20);
+  const before = process.memoryUsage.rss();
+  for (let times = 0; times < 16; times++) {
+    const unpacking = new Unzstd();
+    let total = 0;
+    for (let at = 0; !unpacking.ended; at += unpacking.consumed) {
+      unpacking.step(frame.subarray(at), target);
+      total += unpacking.produced;
+    }
+    t.is(total, window + 4096);
+    unpacking.close();
+    unpacking.close();
+    t.throws(() => unpacking.step(frame, target), { message: /after it was closed/ });
+  }
+  // One that is given up half-way doesn't spoil the next.
+  const half = new Unzstd();
+  half.step(frame.subarray(0, 20), target);
+  half.close();
+  t.is(unpackZstd(packed(t, "zstd", ["-q"], text(1000))!, target), 1000);
+  const next = new Unzstd();
+  next.step(packed(t, "zstd", ["-q"], text(1000))!, target);
+  t.deepEqual([next.produced, next.ended], [1000, true]);
+  const more = process.memoryUsage.rss() - before;
+  t.true(more < 6 * window, `${more} bytes more`);
 });
 
 /** Instructions of LZO1X put together by hand from the kernel's description. */

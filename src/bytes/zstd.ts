@@ -26,14 +26,24 @@ export function packZstd(bytes: Uint8Array, level: number): Uint8Array {
   return target.subarray(0, compressor.compress(target, bytes, level));
 }
 
+/** Of this thread: what the last frame was unpacked with. With its window it may have 128 MiB, which no collector sees. */
+let spare: InstanceType<typeof binding.DCtx> | undefined;
+
 /** One zstd frame, step by step. A window beyond 128 MiB is refused, as the zstd command does by itself. */
 export class Unzstd implements StreamUnpacker {
   consumed = 0;
   produced = 0;
   ended = false;
-  private readonly context = new binding.DCtx();
+  private context: InstanceType<typeof binding.DCtx> | undefined;
+
+  constructor() {
+    this.context = spare ?? new binding.DCtx();
+    if (spare) spare.reset(binding.ResetDirective.sessionOnly);
+    spare = undefined;
+  }
 
   step(input: Uint8Array, target: Uint8Array): void {
+    if (!this.context) throw new Error("a frame is unpacked on after it was closed");
     try {
       const [wanted, produced, consumed] = this.context.decompressStream(target, input);
       this.produced = produced;
@@ -45,6 +55,8 @@ export class Unzstd implements StreamUnpacker {
   }
 
   close(): void {
-    // The library frees it with the object.
+    // The library frees it with the object, which may be late: the next frame takes it over.
+    if (this.context) spare = this.context;
+    this.context = undefined;
   }
 }

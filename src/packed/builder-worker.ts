@@ -1,7 +1,7 @@
 /** The thread that runs a pass, or follows another process that does: see builder.ts. */
 import { workerData } from "node:worker_threads";
 import { FileSource } from "../bytes/file.js";
-import { type BuilderStart, lock, publishKept } from "./builder.js";
+import { type BuilderStart, lock, publishKept, unlock } from "./builder.js";
 import { packings } from "./packings.js";
 import { openParts } from "./parts.js";
 import { RunningPass } from "./pass.js";
@@ -23,7 +23,8 @@ function work({ parts, packing, files, key }: BuilderStart, progress: Progress):
     if (!locked) progress.wait(progress.moment, lookInterval);
   }
   const pass = new RunningPass(file, files, key, progress);
-  if (!pass.run(() => progress.stopping)) pass.close();
+  if (pass.run(() => progress.stopping)) unlock(files);
+  else pass.close();
 }
 
 const start = workerData as BuilderStart;

@@ -4,7 +4,7 @@
  * takes over should it end half-way.
  */
 import { Worker } from "node:worker_threads";
-import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB } from "../libc.js";
+import { EWOULDBLOCK, errno, flock, LOCK_EX, LOCK_NB, LOCK_UN } from "../libc.js";
 import type { PackedFile } from "./packing.js";
 import { RunningPass } from "./pass.js";
 import { type PieceFiles, PieceTable, type Survey } from "./piece-table.js";
@@ -30,10 +30,18 @@ export interface BuilderStart {
   readonly progress: SharedArrayBuffer;
 }
 
-/** Whether this process may write the table: nobody else does. Given back when the files are closed. */
+/** Whether this process may write the table: nobody else does. Given back by `unlock`, or when the files are closed. */
 export function lock({ data }: PieceFiles): boolean {
   // A filesystem without locks lets several write, the same bytes at the same places.
   return flock(data, LOCK_EX | LOCK_NB) === 0 || errno() !== EWOULDBLOCK;
+}
+
+/**
+ * Lets others write the table: those that follow would else wait for a pass that the system refused something (room for the
+ * table), for as long as this process has the file open.
+ */
+export function unlock({ data }: PieceFiles): void {
+  flock(data, LOCK_UN);
 }
 
 /** Publishes what is in the table already, of which `known` was seen before; the ending too, if it is there. */
@@ -58,7 +66,10 @@ export function startPass(file: PackedFile, start: BuilderStart, progress: Progr
   if (lock(start.files)) {
     const pass = new RunningPass(file, start.files, start.key, progress);
     const until = performance.now() + atOnce;
-    if (pass.run(() => performance.now() > until)) return;
+    if (pass.run(() => performance.now() > until)) {
+      unlock(start.files);
+      return;
+    }
     pass.close();
   }
   progress.manned = true;

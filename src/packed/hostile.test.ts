@@ -2,10 +2,14 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { crc32, deflateRawSync, gzipSync } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
-import { readFully } from "../bytes/byte-source.js";
+import { type ByteSource, readFully } from "../bytes/byte-source.js";
+import { MemorySource } from "../bytes/memory.js";
 import { ImageError } from "../errors.js";
 import { isRefused, numbers, opened, wholeDisk } from "../images/qemu-test-tools.js";
 import { noise, packingFolder, packs, words } from "./packed-test-tools.js";
+import type { Packing, PieceWriter } from "./packing.js";
+import { xz } from "./xz.js";
+import { zstd } from "./zstd.js";
 
 /** Small, and yet of several pieces, blocks and frames. */
 const content = Buffer.concat([words(90_000), noise(20_000), Buffer.alloc(1_200_000), words(30_000, 4)]);
@@ -326,4 +330,53 @@ test("deflate data that refers to before its start is refused", (t) => {
   const broken = Buffer.concat([header, Buffer.of(0x03, 0x02), body, Buffer.alloc(8)]);
   writeFileSync(path("packed"), broken);
   isRefused(t, "corrupt", { path: path("packed") }, path("packed"));
+});
+
+/** A writer that only counts the content. */
+class Counted implements PieceWriter {
+  position = 0;
+  zeros(length: number): void {
+    this.position += length;
+  }
+  packed = this.zeros;
+  kept(content: Uint8Array): void {
+    this.position += content.length;
+  }
+  progress(): void {}
+  remark(): void {}
+  resume(): undefined {}
+}
+
+/** Bytes that a pass through `file` reads, for each byte of it; and the content's length. */
+function passed(packing: Packing, file: Buffer): { times: number; length: number } {
+  const memory = new MemorySource("/many", file);
+  let read = 0;
+  const source: ByteSource = {
+    name: memory.name,
+    size: memory.size,
+    read(position, target) {
+      const count = memory.read(position, target);
+      read += count;
+      return count;
+    },
+  };
+  const opened = packing.open(source);
+  const writer = new Counted();
+  for (const _ of opened.pass(writer)) if (read > 100 * file.length) break;
+  return { times: read / file.length, length: writer.position };
+}
+
+test("a file of thousands of tiny streams or frames is gone through in a few readings of it", (t) => {
+  const path = packingFolder(t, Buffer.from("abcd"));
+  const many = (one: Buffer) => Buffer.concat(Array.from({ length: 4000 }, () => one));
+  if (!packs(t, path, "xz -c < /dev/null > none.xz && xz -c disk > some.xz")) return;
+  const streams = Buffer.concat([readFileSync(path("some.xz")), many(readFileSync(path("none.xz")))]);
+  const found = passed(xz, streams);
+  t.is(found.length, 4);
+  t.true(found.times < 20, `xz: each byte is read ${found.times} times`);
+
+  if (!packs(t, path, "cat disk | zstd -qc --no-content-size > one.zst")) return;
+  const frames = passed(zstd, many(readFileSync(path("one.zst"))));
+  t.true(frames.times < 20, `zstd: each byte is read ${frames.times} times`);
+  t.is(frames.length, 16_000);
 });

@@ -208,6 +208,35 @@ test.serial(
   },
 );
 
+test.serial(
+  "where one process had no room for what it has to keep, another doesn't wait for it while it has the file open",
+  (t) => {
+    const usual = process.env.XDG_CACHE_HOME;
+    const path = packingFolder(t, noise(3_000_000));
+    if (!packs(t, path, "zip -q disk.zip disk")) return;
+    process.env.XDG_CACHE_HOME = path("cache");
+    t.teardown(() => {
+      process.env.XDG_CACHE_HOME = usual;
+      delete process.env.SPINDLE_CACHE_LIMIT;
+    });
+    mkdirSync(path("cache"));
+    const source = FileSource.open(path("disk.zip"));
+    const open = () => OpenPacked.open([source], packingOf(source)!, { trust: "proven", waiting: silently });
+    process.env.SPINDLE_CACHE_LIMIT = "40K";
+    const first = open();
+    for (let looks = 0; first.pass.state === "under way" && looks < 500; looks++)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    t.regex(first.pass.problem ?? "", /SPINDLE_CACHE_LIMIT/);
+    delete process.env.SPINDLE_CACHE_LIMIT;
+    const second = open();
+    for (let looks = 0; second.pass.state === "under way" && looks < 300; looks++)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    t.is(second.pass.state, "whole");
+    second.close();
+    first.close();
+  },
+);
+
 test("a read that must not wait ends with what it waits for; one that may wait gets its bytes", (t) => {
   const path = packingFolder(t, Buffer.concat([disk, words(4_000_000, 11)]));
   if (!packs(t, path, "bzip2 -9 -k disk")) return;

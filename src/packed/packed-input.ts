@@ -1,22 +1,24 @@
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { corrupt, ImageError } from "../errors.js";
 
-/** Bytes of the buffer. */
+/** Most bytes of the buffer. */
 const capacity = 256 * 1024;
 
 /** A packed file read from a position on, through one buffer. */
 export class PackedInput {
-  private readonly buffer = Buffer.allocUnsafeSlow(capacity);
+  private buffer: Buffer;
   /** The buffer's bytes from `from` to `to` are not used yet; `base` is where its first byte is in the file. */
   private from = 0;
   private to = 0;
   private base = 0;
 
-  /** @param atOnce bytes that are read at once: few for who leaps from header to header. */
+  /** @param atOnce bytes that are read at once: few for who leaps from header to header, or for what is small. */
   constructor(
     readonly source: ByteSource,
     private readonly atOnce = capacity,
-  ) {}
+  ) {
+    this.buffer = Buffer.allocUnsafeSlow(atOnce);
+  }
 
   /** Where the next byte is. */
   get position(): number {
@@ -54,7 +56,12 @@ export class PackedInput {
   peek(length: number): Buffer {
     if (this.to - this.from < length) {
       const kept = this.to - this.from;
-      this.buffer.copyWithin(0, this.from, this.to);
+      if (length <= this.buffer.length) this.buffer.copyWithin(0, this.from, this.to);
+      else {
+        const larger = Buffer.allocUnsafeSlow(capacity);
+        this.buffer.copy(larger, 0, this.from, this.to);
+        this.buffer = larger;
+      }
       this.base += this.from;
       this.from = 0;
       const wanted = this.buffer.subarray(kept, Math.max(length, this.atOnce));

@@ -136,11 +136,14 @@ function streamsOf(source: ByteSource): Stream[] {
 
 const padded = (size: number) => Math.ceil(size / 4) * 4;
 
+const zeros = Buffer.alloc(65536);
+
 /** Where the padding behind a stream begins. */
 function withoutPadding(source: ByteSource, end: number): number {
-  const zeros = Buffer.alloc(65536);
-  for (let at = end; ; ) {
-    const from = Math.max(0, at - zeros.length);
+  // Mostly there is none: few bytes are looked at first, since a file may have many streams.
+  let length = 64;
+  for (let at = end; ; length = zeros.length) {
+    const from = Math.max(0, at - length);
     const bytes = readExactly(source, from, at - from, "the end of the file");
     if (!bytes.equals(zeros.subarray(0, bytes.length))) {
       let last = bytes.length;
@@ -155,7 +158,7 @@ function withoutPadding(source: ByteSource, end: number): number {
 
 /** The blocks of a stream, as its index has them. @throws ImageError `corrupt` */
 function* blocksOf(source: ByteSource, stream: Stream) {
-  const input = new PackedInput(source, 65536);
+  const input = new PackedInput(source, Math.min(65536, stream.indexSize));
   input.seek(stream.index);
   const end = stream.index + stream.indexSize;
   let sum = 0;

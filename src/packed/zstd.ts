@@ -31,6 +31,8 @@ const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
 const largestWindow = 2 ** 27;
 /** A frame of unknown size that is packed into more than this is taken for one that is too large to be a piece. */
 const largestPacked = 1 << 26;
+/** Bytes of a frame that are read at once. */
+const largestRead = 1 << 18;
 /** Milliseconds that opening takes for leaping through the frames. */
 const lookTime = 100;
 
@@ -57,6 +59,8 @@ interface Frame {
   readonly packed: number;
   readonly checksum: boolean;
 }
+
+const zeros = Buffer.alloc(pieceSize);
 
 class ZstdFile implements PackedFile {
   readonly hasChecksums: boolean;
@@ -87,7 +91,7 @@ class ZstdFile implements PackedFile {
     for (const frame of this.frames(writer)) {
       const { at, size, packed } = frame;
       if ((size ?? 0) > largestPiece || (size === undefined && packed > largestPacked))
-        yield* keepContent(writer, this.source, size, new FrameUnpacker(this.source, at));
+        yield* keepContent(writer, this.source, size, new FrameUnpacker(this.source, frame));
       else if (size === undefined) yield* this.measured(writer, frame, buffer);
       else if (size > 0) writer.packed(size, { at: at * 8 });
       writer.progress(at + packed);
@@ -104,9 +108,9 @@ class ZstdFile implements PackedFile {
   }
 
   /** Unpacks a frame for its length. */
-  private *measured(writer: PieceWriter, { at, packed }: Frame, buffer: Buffer): Generator<void, void> {
-    const unpacking = new FrameUnpacker(this.source, at);
-    const zeros = Buffer.alloc(buffer.length);
+  private *measured(writer: PieceWriter, frame: Frame, buffer: Buffer): Generator<void, void> {
+    const { at, packed } = frame;
+    const unpacking = new FrameUnpacker(this.source, frame);
     let length = 0;
     let crc = 0;
     let isZeros = true;
@@ -123,7 +127,8 @@ class ZstdFile implements PackedFile {
     } finally {
       unpacking.close();
     }
-    if (length > largestPiece) yield* keepContent(writer, this.source, undefined, new FrameUnpacker(this.source, at));
+    if (length > largestPiece)
+      yield* keepContent(writer, this.source, undefined, new FrameUnpacker(this.source, frame));
     else if (isZeros && writer.position > 0) writer.zeros(length);
     else if (length > 0) writer.packed(length, { at: at * 8, crc });
   }
@@ -263,11 +268,12 @@ class FrameUnpacker implements Unpacking {
   private readonly unpacker = new Unzstd();
   private readonly input: PackedInput;
 
+  /** @param frame where it is; with `packed`, no more is read at once than that: there may be many small ones. */
   constructor(
     private readonly source: ByteSource,
-    at: number,
+    { at, packed = largestRead }: { readonly at: number; readonly packed?: number },
   ) {
-    this.input = new PackedInput(source);
+    this.input = new PackedInput(source, Math.min(packed, largestRead));
     this.input.seek(at);
     skipToFrame(this.input);
     const start = this.input.position;
@@ -314,7 +320,7 @@ class ZstdReader implements PieceReader {
   constructor(private readonly source: ByteSource) {}
 
   begin({ at, crc }: Piece): void {
-    this.frame = new FrameUnpacker(this.source, at / 8);
+    this.goTo(at / 8);
     this.isMeasured = crc !== undefined;
   }
 
@@ -326,7 +332,7 @@ class ZstdReader implements PieceReader {
       const { position } = this.frame!;
       if (!this.isMeasured || position >= this.source.size)
         throw corrupt(`${this.source.name}: a zstd frame doesn't unpack to the length that is told. It is damaged.`);
-      this.frame = new FrameUnpacker(this.source, position);
+      this.goTo(position);
     }
   }
 
@@ -335,5 +341,13 @@ class ZstdReader implements PieceReader {
       throw corrupt(
         `${this.source.name}: the zstd frame before byte ${this.frame!.position} unpacks to more than the length that is told. It is damaged.`,
       );
+    this.frame!.close();
+    this.frame = undefined;
+  }
+
+  private goTo(at: number): void {
+    this.frame?.close();
+    this.frame = undefined;
+    this.frame = new FrameUnpacker(this.source, { at });
   }
 }

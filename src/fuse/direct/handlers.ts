@@ -337,11 +337,7 @@ function write(session: Session, request: Request, reply: Reply): number {
   // As at the end of a device: what fits is written, and then there is no space.
   if (length <= 0) return -errno.ENOSPC;
   const failed = refused(session, () => tree.changes!.write(file, position, request.data(size, length)));
-  if (failed !== 0) {
-    // A part of it may have been written, and the files are not to differ in that.
-    forgetElsewhere(session, request, file, position, length, ReplyKind.none);
-    return failed;
-  }
+  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
   reply.u32(structures.fuse_write_out.fields.size, length);
   reply.u32(structures.fuse_write_out.fields.size + 4, 0);
   const handed = forgetElsewhere(session, request, file, position, length, ReplyKind.written);
@@ -363,8 +359,8 @@ function allocate(session: Session, request: Request): number {
   const length = Math.min(wanted, size - position);
   if (length <= 0) return 0;
   const failed = refused(session, () => tree.changes!.clear(file, position, length));
-  const kind = failed === 0 ? ReplyKind.empty : ReplyKind.none;
-  return forgetElsewhere(session, request, file, position, length, kind) ? NO_REPLY : failed;
+  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
+  return forgetElsewhere(session, request, file, position, length, ReplyKind.empty) ? NO_REPLY : 0;
 }
 
 const synchronise: Handler = (session) => {
@@ -395,6 +391,19 @@ function refused(session: Session, act: () => void): number {
     session.log.add(error);
     return -numberOf(error);
   }
+}
+
+/** Any part of what failed may have been written, and is seen through the other files as well. @returns `failed` */
+function forgetAfter(
+  failed: number,
+  session: Session,
+  request: Request,
+  file: FileId,
+  position: number,
+  length: number,
+): number {
+  forgetElsewhere(session, request, file, position, length, ReplyKind.none);
+  return failed;
 }
 
 /** @returns whether the reply was handed over with what is to be forgotten */
