@@ -90,28 +90,52 @@ test("a link to a folder outside and a folder of the same name: nothing is writt
     );
     t.is(readlinkSync(at("a")), "../outside");
     t.is(problems.length, 1);
-    t.regex(problems[0]!, /^usage \/a: .*is no folder/);
+    t.regex(problems[0]!, /^corrupt \/a: .*has this name twice; only the first is copied/);
     t.is(readFileSync(at("b"), "utf8"), "last");
   }
 });
 
-test("a file of the name of a link that was copied before isn't written through it", (t) => {
+test("of two files of one name the first is copied and the image is to blame, with --force too", (t) => {
   const root = folder([
     ["passwd", link("../outside/passwd")],
     ["passwd", file("evil")],
+    [
+      "d",
+      folder([
+        ["x", file("first")],
+        ["x", file("second")],
+      ]),
+    ],
   ]);
-  const careful = copy(t, root);
+  for (const force of [false, true]) {
+    const { at, problems } = copy(t, root, { force });
+    t.is(readlinkSync(at("passwd")), "../outside/passwd");
+    t.is(readFileSync(at("d/x"), "utf8"), "first");
+    t.deepEqual(
+      problems.map((line) => line.replace(/:.*/, "")),
+      ["corrupt /passwd", "corrupt /d/x"],
+    );
+  }
+});
+
+test("a file of the name of a link that is in the target isn't written through it", (t) => {
+  const root = folder({ passwd: file("evil") });
+  const before = (target: string) => symlinkSync("../outside/passwd", join(target, "passwd"));
+  const careful = copy(t, root, { before });
   t.is(readlinkSync(careful.at("passwd")), "../outside/passwd");
   t.regex(careful.problems[0]!, /^usage .*in the target already/);
-  const forced = copy(t, root, { force: true });
+  const forced = copy(t, root, { before, force: true });
   t.is(readFileSync(forced.at("passwd"), "utf8"), "evil");
   t.false(lstatSync(forced.at("passwd")).isSymbolicLink());
 });
 
 test("links that are in the target already aren't followed either", (t) => {
   const before = (target: string) => symlinkSync("../outside", join(target, "a"));
-  const { problems } = copy(t, folder({ a: folder({ passwd: file("evil") }) }), { before });
-  t.is(problems.length, 1);
+  for (const force of [false, true]) {
+    const { problems } = copy(t, folder({ a: folder({ passwd: file("evil") }) }), { before, force });
+    t.is(problems.length, 1);
+    t.regex(problems[0]!, /^usage \/a: .*is no folder/);
+  }
 });
 
 test("names that would lead out of the target are refused", (t) => {

@@ -11,7 +11,7 @@ import { keepMetadata, keepPlainly, Losses, type NotKept, type Original, type Re
 import { kindBits } from "./modes.js";
 import { type ByteString, byteString, bytesOf, escaped } from "./names.js";
 import { TargetFolders } from "./target-folders.js";
-import { type Problem, type Visit, walk } from "./walk.js";
+import { mostSorted, type Problem, type Visit, walk } from "./walk.js";
 
 export interface CopyOptions {
   /** Replace files that are there, and give folders that are there the image's metadata. */
@@ -58,6 +58,8 @@ export class Copier {
   private readonly linked = new Map<FileId, { folder: ByteString[]; name: ByteString }>();
   /** Whether each folder that is being filled gets the image's metadata. */
   private readonly adopts: boolean[] = [];
+  /** The names that each of them, and what is around them all, has got from the image. */
+  private names: Set<ByteString>[] = [];
   private readonly umask = process.umask();
 
   /** @param target an open folder, which stays open */
@@ -73,6 +75,7 @@ export class Copier {
   copy({ file, kind, path, name }: CopyStart): Copied {
     const { problem } = this.options;
     const into = name === undefined;
+    this.names = [new Set()];
     try {
       for (const visit of walk(this.tree, { file, kind, name: name ?? "" }, path, { problem })) {
         if (into && visit.depth === 0) continue;
@@ -102,6 +105,10 @@ export class Copier {
       this.leave(visit);
       return;
     }
+    const names = this.names.at(-1)!;
+    // Replacing the first with the second, or asking for --force, would be no answer to that.
+    if (names.has(name)) throw corrupt(`${escaped(path)}: its folder has this name twice; only the first is copied.`);
+    if (names.size < mostSorted) names.add(name);
     const attributes = this.tree.attributes(file);
     if (attributes.kind === "directory") {
       this.enter(visit);
@@ -129,10 +136,12 @@ export class Copier {
     }
     if (made) this.copied.folders++;
     this.adopts.push(made || this.options.force);
+    this.names.push(new Set());
   }
 
   /** A folder's times last: what is written into it changes them. */
   private leave({ path, file }: Visit): void {
+    this.names.pop();
     try {
       if (this.adopts.pop())
         this.keep({ tree: this.tree, file, path, attributes: this.tree.attributes(file) }, { fd: this.folders.fd });

@@ -87,8 +87,12 @@ function inBlocks(inode: Inode): boolean {
   return inode.usesExtents && inode.blockArea.readUInt16LE(0) === 0xf30a && inode.blockArea.readUInt16LE(2) > 0;
 }
 
-/** Inline data: 60 bytes in i_block, its rest in the attribute `system.data`. A copy, for no block to be kept alive. */
+/**
+ * Inline data: 60 bytes in i_block, its rest in the attribute `system.data`. A copy, for no block to be kept alive.
+ * @throws ImageError `corrupt` for an inode that says its data is in extents as well: the kernel refuses it, too.
+ */
 export function inlineData(inode: Inode): Buffer {
+  if (inode.usesExtents) throw inode.corrupt("says that its data is in itself and that it is in extents");
   return Buffer.concat([inode.blockArea, inlineRest(inode)]);
 }
 

@@ -124,6 +124,21 @@ test("with its journal on another device a filesystem is read when it is clean, 
   t.true(error?.message.includes(`its journal is on another device (UUID ${uuid})`), error?.message);
 });
 
+test("a directory in extents that are said to be unwritten has its names all the same, as the kernel and debugfs show them", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  const { files, errors } = walk(changed(t, ["sif /folder block[4] 0x00008001"]));
+  t.deepEqual([...errors], []);
+  t.true(files.has("/folder/inner"));
+});
+
+test("a root that is no directory is refused at once", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
+  t.throws(() => changed(t, ["sif / mode 0100644"]), {
+    code: "corrupt" as never,
+    message: /root directory, and is a file/,
+  });
+});
+
 test("a truncated image opens with a warning, and reads what is left of it", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs")) return;
   const whole = make(t, 64 * MiB, ["-t", "ext4", "-b", "4096"], sampleFolder(t))!;
@@ -163,6 +178,7 @@ test("damage in one file is an error of that file, and the others read on", (t) 
     ["/file", ["sif /file block[0] 0x00050001"], /without its signature/],
     ["/file", ["sif /file block[1] 0x00030004"], /extent tree/],
     ["/file", ["sif /file extra_isize 250"], /further fields/],
+    ["/file", ["sif /file flags 0x10080000"], /in itself and that it is in extents/],
     ["/file", ["sif /file flags 0x800"], /is encrypted/],
     ["/folder", ["sif /folder flags 0x80800"], /is encrypted/],
     ["/folder", ["sif /folder block[5] 0x20"], /checksum|damaged/],

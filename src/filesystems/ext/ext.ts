@@ -13,6 +13,7 @@
  */
 import { LRUCache } from "lru-cache";
 import type { ByteSource, Extent } from "../../bytes/byte-source.js";
+import { ImageError } from "../../errors.js";
 import type { Format } from "../../format.js";
 import type { Attributes, Entry, FileId, FileSystem, Statistics } from "../filesystem.js";
 import { contentsExtent, linkTarget, readContents } from "./contents.js";
@@ -57,7 +58,20 @@ class ExtFileSystem implements FileSystem {
     this.inodes = new LRUCache({ max: keptInodes(superblock.blockSize) });
   }
 
+  /** @throws ImageError also where the root is something else than a directory; where it can't be read, listing it tells */
   static open(source: ByteSource): ExtFileSystem {
+    const opened = ExtFileSystem.replayed(source);
+    let root: Inode | undefined;
+    try {
+      root = opened.inode(rootInode);
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+    }
+    if (root && root.kind !== "directory") throw root.corrupt(`is the root directory, and is a ${root.kind}`);
+    return opened;
+  }
+
+  private static replayed(source: ByteSource): ExtFileSystem {
     const superblock = readSuperblock(source);
     const volume = new Volume(source, superblock);
     if (!(superblock.incompat & incompat.recover)) return new ExtFileSystem(volume, superblock.warnings);

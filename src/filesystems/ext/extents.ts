@@ -12,7 +12,7 @@ const entrySize = 12;
 const magic = 0xf30a;
 const deepest = 5;
 const lastLogical = 2 ** 32;
-/** Extents longer than this are allocated, but were never written: they read as zeros. */
+/** Extents longer than this are allocated, but were never written: they read as zeros, but for a directory's. */
 const longest = 32768;
 
 /** `count` blocks from `physical` on, or a hole where that is 0. */
@@ -48,10 +48,10 @@ export function findInExtents(inode: Inode, logical: number): Stretch {
       block.verified = mark;
     }
   }
-  return findInLeaf(bytes, logical, end);
+  return findInLeaf(inode, bytes, logical, end);
 }
 
-function findInLeaf(bytes: Buffer, logical: number, end: number): Stretch {
+function findInLeaf(inode: Inode, bytes: Buffer, logical: number, end: number): Stretch {
   const entry = lastNotAfter(bytes, logical);
   const next = entry === 0 ? headerSize : entry + entrySize;
   const nextLogical = next < headerSize + bytes.readUInt16LE(2) * entrySize ? firstLogical(bytes, next) : end;
@@ -59,8 +59,11 @@ function findInLeaf(bytes: Buffer, logical: number, end: number): Stretch {
     const stored = bytes.readUInt16LE(entry + 4);
     const length = stored > longest ? stored - longest : stored;
     const into = logical - firstLogical(bytes, entry);
-    if (into < length)
-      return { physical: stored > longest ? 0 : firstPhysical(bytes, entry) + into, count: length - into };
+    if (into < length) {
+      // The kernel takes a directory's blocks as they are: to leave them out would lose its names without a word.
+      const written = stored <= longest || inode.kind === "directory";
+      return { physical: written ? firstPhysical(bytes, entry) + into : 0, count: length - into };
+    }
   }
   return { physical: 0, count: nextLogical - logical };
 }
