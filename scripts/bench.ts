@@ -5,8 +5,9 @@
  */
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { measureBoot } from "./bench/boot.js";
 import { measureContainers } from "./bench/containers.js";
 import { measureFiles } from "./bench/files.js";
 import * as measure from "./bench/measure.js";
@@ -19,24 +20,34 @@ import { measureWrites } from "./bench/writes.js";
 
 const help = `npm run bench -- [options]
   --runs N       runs of each measurement, at least 1 [5]
-  --only LIST    of create, restore, read, write, files, containers, packed [all]
+  --only LIST    of create, restore, read, write, boot, files, containers, packed [all]
   --servers LIST of direct, fuse-native, qemu, for reading and writing; of the first two for files [direct,fuse-native,qemu]
+  --boot-disk FILE  a raw disk to boot, on virtio, in place of a Debian that is made
   --quick        a small disk, one run and short measurements: to see that everything works
   --json         print the result as JSON and nothing else
   --out FILE     write the result as JSON to FILE
-The rows of containers need the packages ewf-tools and xmount for E01, the packed rows nbdkit, the files rows fuse2fs, and
+The row of boot needs mmdebstrap, grub-common, grub-pc-bin, qemu-system-x86, root and Debian's mirror, or --boot-disk. The rows of containers need the packages ewf-tools and xmount for E01, the packed rows nbdkit, the files rows fuse2fs, and
 root for the comparison with the kernel. The disk and the images need some 6 GB in $TMPDIR (${tmpdir()}) and are deleted at the end.`;
 
 const GiB = 1024 ** 3;
-const parts = ["create", "restore", "read", "write", "files", "containers", "packed"];
+const parts = ["create", "restore", "read", "write", "boot", "files", "containers", "packed"];
 /** Parts that have images of their own. */
-const needsNone = (part: string) => part === "packed" || part === "containers";
+const needsNone = (part: string) => ["boot", "containers", "packed"].includes(part);
 const serverNames = ["direct", "fuse-native", "qemu"];
 
 function options() {
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
-  const known = { runs: text, only: text, servers: text, quick: flag, json: flag, out: text, help: flag } as const;
+  const known = {
+    runs: text,
+    only: text,
+    servers: text,
+    quick: flag,
+    json: flag,
+    out: text,
+    "boot-disk": text,
+    help: flag,
+  } as const;
   let values: ReturnType<typeof parseArgs<{ options: typeof known }>>["values"];
   try {
     values = parseArgs({ options: known }).values;
@@ -52,8 +63,9 @@ function options() {
     if (unknown.length > 0) throw new BenchError(`--${name} ${unknown.join(",")}: choose of ${all.join(", ")}`, 2);
     return chosen;
   };
-  const { json = false, out, help: wantsHelp = false } = values;
-  return { quick, runs, only: list("only", parts), servers: list("servers", serverNames), json, out, wantsHelp };
+  const { json = false, out, "boot-disk": bootDisk, help: wantsHelp = false } = values;
+  const chosen = { only: list("only", parts), servers: list("servers", serverNames) };
+  return { quick, runs, ...chosen, json, out, bootDisk, wantsHelp };
 }
 
 async function bench(given: ReturnType<typeof options>, folder: string): Promise<Report> {
@@ -100,6 +112,10 @@ async function bench(given: ReturnType<typeof options>, folder: string): Promise
         given.servers.map((name) => all[name as keyof typeof all]),
       ),
     );
+  }
+  if (given.only.includes("boot")) {
+    const { runs, bootDisk } = given;
+    sections.push(await measureBoot({ folder, runs, disk: bootDisk && resolve(bootDisk), note }));
   }
   if (given.only.includes("files")) {
     const drivers = (["direct", "fuse-native"] as const).filter((name) => given.servers.includes(name));
