@@ -6,7 +6,6 @@
  */
 import { inflateSync } from "node:zlib";
 import { LRUCache } from "lru-cache";
-import type { ImageError } from "../../errors.js";
 import type { Contents } from "./contents.js";
 
 export interface PackedFormat {
@@ -104,11 +103,11 @@ export class PackedContents {
   }
 
   private unpack(index: number, from: number, packedLength: number, length: number): Uint8Array {
+    const packed = this.bytes(from, packedLength);
     let block: Buffer;
     try {
-      block = inflateSync(this.bytes(from, packedLength), { maxOutputLength: length });
+      block = inflateSync(packed, { maxOutputLength: length });
     } catch (error) {
-      if ((error as ImageError).name === "ImageError") throw error;
       throw this.packed.corrupt(`its packed block ${index} does not unpack (${(error as Error).message})`);
     }
     if (block.length !== length)
