@@ -366,7 +366,8 @@ function findMoved(child: Link, files: OpenFiles, options: Surroundings["options
       reference.check(link.layer, files.open(path));
       return path;
     } catch (error) {
-      if (error instanceof ImageError && error.changed) changed ??= error; // otherwise it is none of its business
+      if (!(error instanceof ImageError)) throw error;
+      if (error.changed) changed ??= error; // otherwise it is none of its business
     } finally {
       files.closeFrom(before);
     }

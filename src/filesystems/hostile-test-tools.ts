@@ -6,7 +6,7 @@
  */
 import vm from "node:vm";
 import fc from "fast-check";
-import type { ByteSource } from "../bytes/byte-source.js";
+import { type ByteSource, NotYet } from "../bytes/byte-source.js";
 import { ImageError } from "../errors.js";
 import type { Format } from "../format.js";
 import type { Attributes, FileId, FileSystem, Time } from "./filesystem.js";
@@ -224,6 +224,38 @@ export function meet({ format }: Sample, bytes: ChangedBytes): Outcome {
       throw error;
     }
   });
+}
+
+/** Of so many reads of a walk, in even steps, and the first of it, it is tried that their bytes aren't there yet. */
+const TRIED_READS = 24;
+
+/**
+ * Reads of a sound sample that a compressed disk couldn't answer yet (NotYet), which didn't come to who asked: taken for damage, a
+ * filesystem would be shown without what is only waited for. By their numbers, from 1 on.
+ */
+export function swallowed(sample: Sample): number[] {
+  const walk = (late: number): { reads: number; told: boolean } => {
+    const signal = new NotYet(0);
+    const bytes = new (class extends ChangedBytes {
+      override read(position: number, target: Uint8Array): number {
+        const count = super.read(position, target);
+        if (this.reads === late) throw signal;
+        return count;
+      }
+    })(sample.bytes);
+    sample.mend?.(bytes);
+    try {
+      meet(sample, bytes);
+      return { reads: bytes.reads, told: false };
+    } catch (error) {
+      if (error !== signal) throw error;
+      return { reads: bytes.reads, told: true };
+    }
+  };
+  const all = walk(0).reads;
+  const step = Math.max(1, Math.floor(all / TRIED_READS));
+  const numbers = Array.from({ length: all }, (_, index) => index + 1);
+  return numbers.filter((number) => (number <= TRIED_READS || number % step === 0) && !walk(number).told);
 }
 
 /** Ends what goes on without end and reads nothing, which counting can't find. */

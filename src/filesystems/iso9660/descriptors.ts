@@ -4,7 +4,7 @@
  * catalog of El Torito. Enhanced descriptors (version 2) repeat the plain tree and are passed over.
  */
 import { type ByteSource, readFully } from "../../bytes/byte-source.js";
-import { corrupt, type ImageError } from "../../errors.js";
+import { corrupt, ImageError } from "../../errors.js";
 import { utf16ToBytes } from "../utf16.js";
 import { isoText, longTime } from "./times.js";
 import { SECTOR } from "./volume.js";
@@ -56,7 +56,8 @@ export function readDescriptors(source: ByteSource, session: number): Descriptor
       if (type === 1) primary ??= parse(source, position, bytes);
       else if (type === 2 && isJoliet(bytes)) joliet ??= parse(source, position, bytes);
     } catch (error) {
-      damage ??= error as ImageError;
+      if (!(error instanceof ImageError)) throw error;
+      damage ??= error;
     }
     if (type === 0 && bytes.toString("latin1", 7, 30) === "EL TORITO SPECIFICATION")
       bootCatalog ??= bytes.readUInt32LE(71);

@@ -115,10 +115,8 @@ class Iso9660FileSystem implements FileSystem {
     try {
       return readExtensions(this.volume, ownRecord(this.volume, root));
     } catch (error) {
-      if (needed) throw error;
-      warnings.push(
-        `The root directory of the primary tree is damaged; Joliet's is shown. ${(error as Error).message}`,
-      );
+      if (needed || !(error instanceof ImageError)) throw error;
+      warnings.push(`The root directory of the primary tree is damaged; Joliet's is shown. ${error.message}`);
       return noExtensions;
     }
   }

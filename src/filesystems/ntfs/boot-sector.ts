@@ -1,5 +1,5 @@
 import { type ByteSource, readExactly, readFully } from "../../bytes/byte-source.js";
-import { corrupt } from "../../errors.js";
+import { corrupt, ImageError } from "../../errors.js";
 import { isPowerOfTwo, u64 } from "./numbers.js";
 
 /*
@@ -31,8 +31,9 @@ export function hasBootSector(source: ByteSource): boolean {
   const bytes = Buffer.alloc(16);
   try {
     return readFully(source, 0, bytes) === 16 && bytes.toString("latin1", 3, 11) === "NTFS    ";
-  } catch {
-    return false;
+  } catch (error) {
+    if (error instanceof ImageError) return false;
+    throw error;
   }
 }
 

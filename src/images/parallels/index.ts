@@ -1,16 +1,17 @@
 import { basename } from "node:path";
 import type { ByteSource } from "../../bytes/byte-source.js";
 import { ImageError, unsupported, usage } from "../../errors.js";
-import type { Format, Surroundings } from "../../format.js";
-import type { Layer } from "../../layers/layer.js";
+import type { Surroundings } from "../../format.js";
+import type { ImageFormat } from "../image-format.js";
 import { BundleLayer } from "./bundle.js";
 import { descriptorName, isDescriptor, noGuid, readDescriptor } from "./descriptor.js";
 import { HdsLayer, isHds } from "./hds.js";
 
-/** Parallels' disks: an expanding disk (.hds) by itself, and a bundle of them (.hdd) by its DiskDescriptor.xml. */
-export const parallels: Format<Layer> = {
+/** Parallels' disks: an expanding disk (.hds) by itself, and a bundle of them, which is a folder (.hdd) with a DiskDescriptor.xml. */
+export const parallels: ImageFormat = {
   name: "parallels",
   hasSnapshots: true,
+  fileOf: (names) => (names.has(descriptorName) ? descriptorName : undefined),
   recognises: (source) => isHds(source) || isDescriptor(source),
   open(source, around) {
     if (isDescriptor(source)) return new BundleLayer(source, around);

@@ -147,6 +147,9 @@ for (const [what, making] of [
     const disks = bundle(path, making);
     const image = path("DiskDescriptor.xml");
     isDisk(t, { path: image }, disks.at(-1)!);
+    // The folder is what people see as the disk.
+    t.true(wholeDisk({ path: path(".") }).equals(disks.at(-1)!));
+    t.true(wholeDisk({ path: path("."), snapshot: guids[0] }).equals(disks[0]!));
     for (const [nth, disk] of disks.entries()) isDisk(t, { path: image, snapshot: guids[nth] }, disk);
     opened({ path: image }, ({ layers }) => {
       const { integrity } = layers[0]!;
@@ -211,6 +214,11 @@ test("descriptors that can't be are refused in words", (t) => {
     bundle(path, { sizes: [MiB], snapshots: 2, change });
     isRefused(t, code, { path: image, format: "parallels" }, word);
   }
+  bundle(path, { sizes: [MiB], snapshots: 2 });
+  truncateSync(path("part 0 & 1.hds"), 70_000);
+  isRefused(t, "corrupt", { path: path(".") }, "part 0 & 1.hds", "truncated");
+  writeFileSync(path("DiskDescriptor.xml"), "<?xml?><another>".padEnd(2000));
+  isRefused(t, "corrupt", { path: path(".") }, path("DiskDescriptor.xml"), "no Disk_size");
   bundle(path, { sizes: [MiB], snapshots: 2 });
   truncateSync(path("part 0 & 1.hds"), 70_000);
   isRefused(t, "corrupt", { path: image }, "part 0 & 1.hds", "truncated");
