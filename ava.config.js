@@ -8,6 +8,11 @@ const long = [
   "mount-tests/containers",
   "mount-tests/ntfs-3g",
   "mount-tests/ext-kernel",
+  "src/filesystems/hostile",
+  "src/imaging/create",
+  "src/imaging/merge",
+  "src/images/hostile",
+  "src/images/spin/reader",
 ].map((name) => `/${name}.test.js`);
 
 const rank = (path) => {

@@ -6,7 +6,10 @@ import { FileSource } from "../src/bytes/file.js";
 import { exfat } from "../src/filesystems/exfat/exfat.js";
 import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../src/filesystems/image-test-tools.js";
 import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
-import { loopOver, releaseLoop } from "./helpers.js";
+import { DriverTrees } from "./driver-trees.js";
+import { drivers, loopOver, people, releaseLoop, serialFor, Workspace } from "./helpers.js";
+
+const trees = new DriverTrees(["size", "modified", "content"]);
 
 for (const clusterSize of [512, 4096, 32768]) {
   test.serial(`a tree that exfat-fuse wrote in clusters of ${clusterSize} bytes reads as exfat-fuse shows it`, (t) => {
@@ -41,6 +44,7 @@ for (const clusterSize of [512, 4096, 32768]) {
       utimesSync(join(mounted, "pieces"), 1_300_000_000, 1_300_000_002);
       expected = contentsOf(mounted);
       for (const name of expected.keys()) times.set(name, statSync(join(mounted, name)).mtimeMs / 1000);
+      trees.keep(t, path, mounted);
     } finally {
       run("umount", [mounted]);
       releaseLoop(device, path);
@@ -60,3 +64,11 @@ for (const clusterSize of [512, 4096, 32768]) {
       t.is(attributes.modified.seconds, Math.floor(times.get(name)!), name);
   });
 }
+
+for (const driver of drivers)
+  serialFor(people[0])(
+    `all of these filesystems are shown by a mount as exfat-fuse shows them (${driver})`,
+    async (t) => {
+      await trees.compare(t, new Workspace(t, people[0]!, driver));
+    },
+  );

@@ -21,11 +21,17 @@ import { FileSource } from "../src/bytes/file.js";
 import { ext } from "../src/filesystems/ext/ext.js";
 import type { FileSystem } from "../src/filesystems/filesystem.js";
 import { repository, testSurroundings, walk } from "../src/filesystems/shared-test-images.js";
-import { loopMount } from "./helpers.js";
+import { DriverTrees } from "./driver-trees.js";
+import { drivers, loopMount, people, serialFor, Workspace } from "./helpers.js";
 import { compareWithKernel, noKernelMount } from "./kernel-tree.js";
 
 if (noKernelMount) console.log(`Skipped: ${noKernelMount}.`);
 const serial = noKernelMount ? test.serial.skip : test.serial;
+/** Of the many files that are alike one in a hundred. */
+const trees = new DriverTrees(
+  ["mode", "owner", "links", "size", "times", "device", "target", "xattrs", "content"],
+  "^(many|r[0-9]|folded|old)/.*([1-9]|[1-9]0)$|^deep(/level-[0-9]+){4}",
+);
 const oddTree = join(repository, "mount-tests/odd-tree.sh");
 
 class Image {
@@ -139,6 +145,7 @@ for (const [title, options] of Object.entries(makes))
     image.unmount();
     if (!image.mount("ro,noload")) return void t.pass();
     equalsKernel(t, image.open(), image.mountpoint);
+    trees.keep(t, image.path, image.mountpoint);
   });
 
 /** Options of mke2fs and of mount under which the journal looks different. */
@@ -189,6 +196,7 @@ for (const [title, [make, options]] of Object.entries(journals))
     image.unmount();
     t.true(image.mount("ro,noload", replayed));
     equalsKernel(t, fileSystem, image.mountpoint);
+    trees.keep(t, copy, image.mountpoint);
   });
 
 for (const options of [
@@ -212,6 +220,7 @@ for (const options of [
       t.true(image.mount("noatime", copy.replace(".copy", "")));
       const { list } = compareWithKernel(fileSystem, image.mountpoint);
       t.deepEqual(list, []);
+      trees.keep(t, copy, image.mountpoint);
     },
   );
 
@@ -353,3 +362,11 @@ serial(
     if (image.mount("ro,noload")) equalsKernel(t, image.open(), image.mountpoint);
   },
 );
+
+for (const driver of drivers)
+  serialFor(people[0])(
+    `all of these filesystems are shown by a mount as the kernel shows them (${driver})`,
+    async (t) => {
+      await trees.compare(t, new Workspace(t, people[0]!, driver));
+    },
+  );

@@ -290,14 +290,19 @@ export function releaseLoop(device: string, path: string): void {
   if (backingFile(device) === path) spawnSync("losetup", ["-d", device]);
 }
 
+/** What mount(8) says when it and somebody else were at the same loop device. */
+const loopTrouble = /already mounted or mount point busy|can't read superblock|failed to setup loop device/;
+
 /**
- * mount(8) with options that make a loop device, whatever others do with such devices meanwhile: one who looked for a free
- * one at the same time, and found ours, claims it for a moment.
+ * mount(8) with options that make a loop device, or of one, whatever others do with such devices meanwhile: one who looked for
+ * a free one at the same time, and found ours, claims it for a moment, and one that holds it open keeps it over its file for
+ * a moment after an unmount.
  */
 export function loopMount(...words: string[]): { status: number | null; stderr: string } {
-  for (let tries = 0; ; tries++) {
+  for (const until = Date.now() + 5000; ; ) {
     const run = spawnSync("mount", words, { encoding: "utf8", env: { ...process.env, LC_ALL: "C" } });
-    if (run.status === 0 || tries === 5 || !/already mounted or mount point busy/.test(run.stderr)) return run;
+    if (run.status === 0 || Date.now() > until || !loopTrouble.test(run.stderr)) return run;
+    spawnSync("sleep", ["0.05"]);
   }
 }
 

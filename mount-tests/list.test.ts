@@ -186,43 +186,45 @@ for (const driver of drivers)
 
 const both = serialFor(root, user);
 
-both("root sees a normal user's mount with its figures; the user sees root's without", async (t) => {
-  const theirs = new Workspace(t, user!, "direct");
-  const roots = new Workspace(t, root!, "direct");
-  const { pid } = await theirs.mount();
-  const { log } = await roots.mount();
-  const [seen] = await rowsOf(theirs, root);
-  t.like(seen, { state: "serving", pid, owner: user!.uid, errors: 0 });
-  const [unseen] = await rowsOf(roots, user);
-  t.like(unseen, { state: "unknown", problem: "another user's", owner: 0, image: roots.image });
-  t.is(unseen!.pid, undefined);
-  // Nor is there a way around the folder.
-  const { stdout } = await roots.run("sh", ["-c", `ls "$(dirname ${log})"/*.sock`], root);
-  for (const socket of stdout.trim().split("\n")) {
-    const script = `require("net").connect(${JSON.stringify(socket)}).on("error", (e) => console.log(e.code)).on("data", String)`;
-    t.is((await roots.run(process.execPath, ["-e", script], user)).stdout, "EACCES\n");
-  }
-});
+for (const driver of drivers)
+  both(`root sees a normal user's mount with its figures; the user sees root's without (${driver})`, async (t) => {
+    const theirs = new Workspace(t, user!, driver);
+    const roots = new Workspace(t, root!, driver);
+    const { pid } = await theirs.mount();
+    const { log } = await roots.mount();
+    const [seen] = await rowsOf(theirs, root);
+    t.like(seen, { state: "serving", pid, owner: user!.uid, errors: 0 });
+    const [unseen] = await rowsOf(roots, user);
+    t.like(unseen, { state: "unknown", problem: "another user's", owner: 0, image: roots.image });
+    t.is(unseen!.pid, undefined);
+    // Nor is there a way around the folder.
+    const { stdout } = await roots.run("sh", ["-c", `ls "$(dirname ${log})"/*.sock`], root);
+    for (const socket of stdout.trim().split("\n")) {
+      const script = `require("net").connect(${JSON.stringify(socket)}).on("error", (e) => console.log(e.code)).on("data", String)`;
+      t.is((await roots.run(process.execPath, ["-e", script], user)).stdout, "EACCES\n");
+    }
+  });
 
-serialFor(root)("a mount in another namespace is listed as such", async (t) => {
-  const place = new Workspace(t, root!, "direct");
-  const inside = place.start("unshare", [
-    "--mount",
-    "sh",
-    "-c",
-    '"$@" && exec sleep 60',
-    "sh",
-    process.execPath,
-    spindleProgram(),
-    ...place.mountArguments("--json"),
-  ]);
-  await new Promise((done) => inside.stdout!.once("data", done));
-  t.false(place.isMounted);
-  const [row] = await rowsOf(place);
-  t.like(row, { state: "elsewhere", image: place.image });
-  process.kill(row!.pid!, "SIGTERM");
-  t.true(await comesTrue(() => !runs(row!.pid!)));
-});
+for (const driver of drivers)
+  serialFor(root)(`a mount in another namespace is listed as such (${driver})`, async (t) => {
+    const place = new Workspace(t, root!, driver);
+    const inside = place.start("unshare", [
+      "--mount",
+      "sh",
+      "-c",
+      '"$@" && exec sleep 60',
+      "sh",
+      process.execPath,
+      spindleProgram(),
+      ...place.mountArguments("--json"),
+    ]);
+    await new Promise((done) => inside.stdout!.once("data", done));
+    t.false(place.isMounted);
+    const [row] = await rowsOf(place);
+    t.like(row, { state: "elsewhere", image: place.image });
+    process.kill(row!.pid!, "SIGTERM");
+    t.true(await comesTrue(() => !runs(row!.pid!)));
+  });
 
 serialFor(people[0])("bash completes the mount points of unmount and status", async (t) => {
   const place = new Workspace(t, people[0]!, "direct", { mountpoint: "a place" });

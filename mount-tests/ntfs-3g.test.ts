@@ -19,6 +19,8 @@ import type { FileSystem } from "../src/filesystems/filesystem.js";
 import { changed, lies, meet, placesOf } from "../src/filesystems/hostile-test-tools.js";
 import { ntfs } from "../src/filesystems/ntfs/ntfs.js";
 import { walk } from "../src/filesystems/shared-test-images.js";
+import { DriverTrees } from "./driver-trees.js";
+import { drivers, people, serialFor, Workspace } from "./helpers.js";
 import {
   compareWithNtfs3g,
   fillInPieces,
@@ -34,11 +36,17 @@ if (noNtfs3g) console.log(`Skipped: ${noNtfs3g}.`);
 const serial = noNtfs3g ? test.serial.skip : test.serial;
 
 const MiB = 2 ** 20;
+/** Of the many files that are alike a few; links to what ntfs-3g names by its mount point are compared above. */
+const trees = new DriverTrees(
+  ["size", "times", "device", "streams", "content"],
+  "^(many/|filler/|small ).*([1-9]|[1-9]0)$",
+);
 
 function equalsNtfs3g(t: ExecutionContext, image: NtfsImage): FileSystem {
   image.mount("ro,streams_interface=xattr");
   const fileSystem = image.open();
   const { list, files } = compareWithNtfs3g(fileSystem, image.mountpoint);
+  trees.keep(t, image.path, image.mountpoint);
   image.unmount();
   t.deepEqual(list.slice(0, 20), [], `${list.length} differences`);
   t.deepEqual(fileSystem.warnings, []);
@@ -329,3 +337,8 @@ serial("whatever field of the metadata is wrong, only errors in words come out, 
   t.log(`${opened} of ${runs} could be opened`);
   t.true(opened > runs / 2);
 });
+
+for (const driver of drivers)
+  serialFor(people[0])(`all of these volumes are shown by a mount as ntfs-3g shows them (${driver})`, async (t) => {
+    await trees.compare(t, new Workspace(t, people[0]!, driver));
+  });

@@ -17,7 +17,10 @@ import { FileSource } from "../src/bytes/file.js";
 import { hasTools, noise, run, scratchFolder } from "../src/filesystems/image-test-tools.js";
 import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
 import { squashfs } from "../src/filesystems/squashfs/squashfs.js";
-import { loopMount } from "./helpers.js";
+import { DriverTrees } from "./driver-trees.js";
+import { drivers, loopMount, people, serialFor, Workspace } from "./helpers.js";
+
+const trees = new DriverTrees(["mode", "owner", "links", "size", "times", "device", "target", "xattrs", "content"]);
 
 function tree(folder: string): string {
   const top = join(folder, "tree");
@@ -114,7 +117,16 @@ for (const options of [
         .sort(),
       kernelXattrs(kernel),
     );
+    trees.keep(t, image, kernel);
   });
+
+for (const driver of drivers)
+  serialFor(people[0])(
+    `all of these filesystems are shown by a mount as the kernel shows them (${driver})`,
+    async (t) => {
+      await trees.compare(t, new Workspace(t, people[0]!, driver));
+    },
+  );
 
 function mount(t: ExecutionContext, image: string, folder: string): string | undefined {
   const at = join(folder, "mounted");

@@ -1,7 +1,7 @@
 /** Who uses a block device: asked before anything is written to one. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { deviceFolder } from "./source.js";
+import { deviceFolder } from "./device-facts.js";
 
 /** What holds the device, one of its partitions or its whole disk, in words; empty when nobody does. */
 export function deviceUsers(rdev: number): string[] {

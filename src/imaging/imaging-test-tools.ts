@@ -94,7 +94,11 @@ export function loopDevice(t: ExecutionContext, path: string, ...options: string
     t.pass();
     return undefined;
   }
-  t.teardown(() => void tool("losetup", "-d", device));
+  t.teardown(() => {
+    // When the test has let go of it, another may have it.
+    const over = tool("losetup", "-n", "-O", "BACK-FILE", device);
+    if (over === path) tool("losetup", "-d", device);
+  });
   return device;
 }
 
