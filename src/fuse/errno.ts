@@ -10,6 +10,7 @@ const numbers = constants.errno;
 /** Error numbers of this system, positive. */
 export const errno = {
   ENOENT: numbers.ENOENT,
+  EINTR: numbers.EINTR,
   EIO: numbers.EIO,
   ENXIO: numbers.ENXIO,
   ENOSPC: numbers.ENOSPC,

@@ -12,6 +12,7 @@ import { errno, FailureLog } from "../errno.js";
 import { createInvalidationMemory, type InvalidationMemory, InvalidationRing } from "./invalidation.js";
 import type { InvalidatorStart } from "./invalidator.js";
 import { Reply } from "./protocol.js";
+import { PutOff, uniqueOf } from "./put-off.js";
 import { createState, Overview, type SharedState } from "./state.js";
 import type { LateMessage, WorkerMessage, WorkerStart } from "./worker.js";
 
@@ -37,7 +38,7 @@ interface Place {
 
 /** Requests that wait, and the worker that is to answer them. */
 interface Late {
-  readonly waiting: { readonly request: Uint8Array; readonly position: number }[];
+  readonly waiting: PutOff;
   /** Undefined before the first of them. */
   worker: Worker | undefined;
   /** Whether the worker has a request, or isn't ready for one yet. */
@@ -63,7 +64,7 @@ export class Crew {
   private invalidates = false;
   private fd: number | undefined;
   private finished = false;
-  private readonly late: Late = { waiting: [], worker: undefined, busy: false };
+  private readonly late: Late = { waiting: new PutOff(), worker: undefined, busy: false };
   private waiting: number;
   private alive: number;
   private reportBuilt!: () => void;
@@ -137,6 +138,7 @@ export class Crew {
     worker.on("message", (message: WorkerMessage) => {
       if (message.kind === "log") this.failures.addLine(message.line);
       else if (message.kind === "put off") this.putOff(message.request, message.position, worker);
+      else if (message.kind === "interrupted") this.interrupt(message.unique);
       else if (message.kind === "answered") this.nextLate();
       else if (message.kind === "built" && isLate) this.nextLate();
       else if (message.kind === "built") {
@@ -158,8 +160,10 @@ export class Crew {
 
   private putOff(request: Uint8Array, position: number, from: Worker): void {
     const { late, state } = this;
-    late.waiting.push({ request, position });
-    if (late.worker === undefined) {
+    if (!late.waiting.add(request, position)) {
+      this.answer(uniqueOf(request), errno.EINTR);
+      if (from === late.worker) this.nextLate();
+    } else if (late.worker === undefined) {
       this.alive++;
       this.start({ number: state.workers, requests: 0, deaths: 0 });
     } else if (from === late.worker || !late.busy) this.nextLate();
@@ -168,10 +172,13 @@ export class Crew {
   /** Gives the late worker, which has nothing to do, the request whose turn it is. */
   private nextLate(): void {
     const { late } = this;
-    const lowest = late.waiting.reduce((best, one, at, all) => (one.position < all[best]!.position ? at : best), 0);
-    const [given] = late.waiting.splice(lowest, 1);
-    late.busy = given !== undefined;
-    if (given) late.worker!.postMessage({ request: given.request } satisfies LateMessage);
+    const request = late.waiting.next();
+    late.busy = request !== undefined;
+    if (request) late.worker!.postMessage({ request } satisfies LateMessage);
+  }
+
+  private interrupt(unique: bigint): void {
+    if (this.late.waiting.interrupt(unique)) this.answer(unique, errno.EINTR);
   }
 
   /** When the others have ended, nothing is put off any more. */
@@ -206,14 +213,19 @@ export class Crew {
   private answerFor(worker: number): boolean {
     const held = this.overview.takeHeld(worker);
     if (!held || this.fd === undefined) return false;
+    this.answer((BigInt(held[1] >>> 0) << 32n) | BigInt(held[0] >>> 0), errno.EIO);
+    return true;
+  }
+
+  private answer(unique: bigint, error: number): void {
+    if (this.fd === undefined) return;
     const reply = new Reply(0);
-    const length = reply.finish(held[0], held[1], -errno.EIO);
+    const length = reply.finish(Number(unique & 0xffffffffn), Number(unique >> 32n), -error);
     try {
       writeSync(this.fd, reply.bytes, reply.start, length);
     } catch {
       // It had been answered before the worker died, or nobody waits for it, or the mount is gone: nothing to do.
     }
-    return true;
   }
 
   /** Without this thread nobody who writes is answered: when it fails, the mount ends. */

@@ -399,3 +399,12 @@ test("forgetting and interrupting have no reply, whatever node they name", (t) =
     for (const nodeid of [0n, 1n, 2n ** 64n - 1n])
       t.is(ask(s, requestBytes(opcode, nodeid, Buffer.alloc(24))), undefined);
 });
+
+test("an interruption tells which request it is about", (t) => {
+  const { session: s } = session();
+  const told: bigint[] = [];
+  s.interrupted = (unique) => void told.push(unique);
+  for (const unique of [2n, 0xfffffffffffffffen, 0x123456789abcdef0n])
+    t.is(ask(s, requestBytes(opcodes.INTERRUPT, 0n, u64(unique))), undefined);
+  t.deepEqual(told, [2n, 0xfffffffffffffffen, 0x123456789abcdef0n]);
+});

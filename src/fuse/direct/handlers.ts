@@ -53,6 +53,8 @@ export class Session {
   ahead: { afterRequest(turn: Turn): void } | undefined;
   /** What the last request answered with LATER waits for. */
   awaited = 0;
+  /** Is told of a request whose reply isn't waited for any more, unless it was answered meanwhile. */
+  interrupted: (unique: bigint) => void = () => {};
   /** Of a mount that is written to: which files are open, and who has the kernel forget what others changed. */
   writing: { readonly open: OpenFiles; readonly ring: InvalidationRing } | undefined;
 
@@ -421,6 +423,13 @@ function forgetElsewhere(
   return ring.give(shares, { file, position, length }, reply, request.uniqueLow, request.uniqueHigh);
 }
 
+/** What a worker has at hand it answers; only what was put off can be given up. */
+function interrupt(session: Session, request: Request): number {
+  const at = structures.fuse_interrupt_in.fields.unique;
+  session.interrupted((BigInt(request.u32(at + 4)) << 32n) | BigInt(request.u32(at)));
+  return NO_REPLY;
+}
+
 /** Nothing to do on an image, which does not change. */
 const done: Handler = () => 0;
 /** The kernel takes ENOSYS for "never ask again": it does these by itself, or not at all. */
@@ -443,8 +452,7 @@ const rows: [keyof typeof opcodes, Handler][] = [
   // Node numbers are computed from the image, so there is nothing to forget.
   ["FORGET", noReply],
   ["BATCH_FORGET", noReply],
-  // Requests are answered in the order they come; there is nothing to interrupt.
-  ["INTERRUPT", noReply],
+  ["INTERRUPT", interrupt],
   ["DESTROY", done],
   ["RELEASE", release],
   ["RELEASEDIR", done],

@@ -16,6 +16,7 @@ import type { Attributes, FileKind, Time } from "../../filesystems/filesystem.js
 export const structures = {
   fuse_in_header: { size: 40, fields: { len: 0, opcode: 4, unique: 8, nodeid: 16, uid: 24, gid: 28, pid: 32 } },
   fuse_out_header: { size: 16, fields: { len: 0, error: 4, unique: 8 } },
+  fuse_interrupt_in: { size: 8, fields: { unique: 0 } },
   fuse_init_in: { size: 64, fields: { major: 0, minor: 4, max_readahead: 8, flags: 12, flags2: 16 } },
   fuse_init_out: {
     size: 64,

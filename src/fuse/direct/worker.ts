@@ -32,6 +32,8 @@ export type WorkerMessage =
   | { readonly kind: "log"; readonly line: string }
   /** A request that waits for the bytes at `position`: it is to be answered later. */
   | { readonly kind: "put off"; readonly request: Uint8Array; readonly position: number }
+  /** Whoever waits for the reply to this request doesn't want to any more. */
+  | { readonly kind: "interrupted"; readonly unique: bigint }
   /** A request that was put off is answered. */
   | { readonly kind: "answered" };
 
@@ -61,6 +63,7 @@ async function run(start: WorkerStart): Promise<void> {
     isServing = true;
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
     session.ahead = cache;
+    session.interrupted = (unique) => send({ kind: "interrupted", unique });
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;
     const text = error instanceof Error ? (code ? error.message : (error.stack ?? error.message)) : String(error);
