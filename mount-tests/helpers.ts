@@ -195,12 +195,9 @@ export class Workspace {
    * time, unless `more` says how many.
    */
   mountArguments(...more: string[]): string[] {
-    const workers = more.includes("--workers") ? [] : ["--workers", `${this.workers}`];
+    const workers = more.includes("--workers") ? [] : ["--workers", "2"];
     return ["mount", this.image, this.mountpoint, "--as", "disk", "--driver", this.driver, ...workers, ...more];
   }
-
-  /** How many workers a mount has: more where several programs use it at once. */
-  protected readonly workers: number = 2;
 
   /** Mounts in the background; the test fails with what Spindle said if it can't. */
   async mount(...more: string[]): Promise<MountedJson> {
