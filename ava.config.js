@@ -1,4 +1,16 @@
-/** How the tests run. Files that take long begin first: one that began last would run alone at the end. */
+/** How the tests run. */
+import { rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Where the mount tests put the program so that every user can read it: once for all files, by the first that wants it. */
+const installation = join(tmpdir(), `spindle-installation-${process.pid}`);
+const remove = () => rmSync(installation, { recursive: true, force: true });
+// A run that was killed may have left one, and had this number.
+remove();
+process.on("exit", remove);
+
+/** Files that take long begin first: one that began last would run alone at the end. */
 const long = [
   "mount-tests/files-view",
   "mount-tests/images",
@@ -23,5 +35,6 @@ const rank = (path) => {
 export default {
   timeout: "5m",
   workerThreads: false,
+  environmentVariables: { SPINDLE_TEST_INSTALLATION: installation },
   sortTestFiles: (a, b) => rank(a) - rank(b) || (a < b ? -1 : 1),
 };

@@ -19,7 +19,6 @@ class Written extends Workspace {
   readonly expected = Buffer.from(this.disk);
   readonly overlay = join(this.folder, "work.overlay");
   private readonly before = sha256(this.disk);
-  protected override readonly workers: number = 4;
 
   file = (name: string) => join(this.mountpoint, name);
 
@@ -162,7 +161,7 @@ for (const driver of drivers)
 
     serial(`two who write the same sectors through both files at once both come to an end, ${as}`, async (t) => {
       const place = new Written(t, person, driver);
-      await place.mount("--writable");
+      await place.mount("--writable", "--workers", "4");
       const program = `
         const { openSync, writeSync } = require("node:fs");
         const [path, base] = process.argv.slice(1);

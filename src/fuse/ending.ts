@@ -20,6 +20,8 @@ export interface Ended {
 
 /** Milliseconds that the server of a mount without users gets to end. */
 const endPatience = 10_000;
+/** The same of a mount that was written to: all that is in the overlay goes to the disk first, which may be slow or busy. */
+const flushPatience = 600_000;
 /** Milliseconds that a server gets after a lazy unmount before open files are taken for the reason that it lives. */
 const lazyPatience = 1000;
 /** Milliseconds between two looks at a process. */
@@ -46,12 +48,12 @@ export async function end(path: string, lazily: boolean): Promise<Ended> {
       `${mountpoint}: is in use${holders ? `: ${holders}` : ""}. End what uses it and try again, or take it away at once with: spindle unmount --lazy ${mountpoint}`,
     );
   }
-  if (await goneWithin(lazily ? lazyPatience : endPatience, mount, server))
-    return { mountpoint, state: "unmounted", pid };
+  const patience = lazily ? lazyPatience : mount.options.includes("rw") ? flushPatience : endPatience;
+  if (await goneWithin(patience, mount, server)) return { mountpoint, state: "unmounted", pid };
   if (lazily) return { mountpoint, state: "serving", pid };
   throw new ImageError(
     "system",
-    `${mountpoint}: is unmounted, but ${pid ? `process ${pid}` : "the process"} that served it did not end within ${endPatience / 1000} seconds. Its log may tell why.`,
+    `${mountpoint}: is unmounted, but ${pid ? `process ${pid}` : "the process"} that served it did not end within ${patience / 1000} seconds. Its log may tell why.`,
   );
 }
 
