@@ -6,8 +6,8 @@
  *     file    a slot each, sparse: what isn't used takes no room
  *
  * A slot's generation is odd while a thread fills or empties it. Who reads looks at the generation before and after: when it
- * is the same and even, the bytes were those of the piece. A thread that dies while it fills leaves its slot odd for ever;
- * the slot is lost, and a piece that waits for it is unpacked without.
+ * is the same and even, the bytes were those of the piece. A thread that dies while it fills leaves its slot odd for ever:
+ * after a while the slot is given up, and its piece gets another.
  */
 import { closeSync, readSync, writeSync } from "node:fs";
 import { crc32 } from "node:zlib";
@@ -50,13 +50,17 @@ export class Scratch {
   private readonly words: Int32Array;
   private readonly buffer = Buffer.allocUnsafeSlow(pieceSize);
 
-  constructor(readonly data: ScratchData) {
+  /** @param wait milliseconds, see `patience` */
+  constructor(
+    readonly data: ScratchData,
+    private readonly wait = patience,
+  ) {
     this.words = new Int32Array(data.words);
   }
 
   /** Fills `target` with the piece's bytes from `offset` on; they are in the piece. */
   read(name: string, piece: Piece, window: Uint8Array, reader: PieceReader, offset: number, target: Uint8Array): void {
-    for (const begun = performance.now(); ; ) {
+    for (let begun = performance.now(); ; ) {
       const slot = this.slotOf(piece.number);
       if (slot !== undefined) {
         const generation = Atomics.load(this.words, slot + GENERATION);
@@ -67,8 +71,11 @@ export class Scratch {
             this.words[slot + USED] = Atomics.add(this.words, CLOCK, 1);
             return;
           }
-        } else if (performance.now() - begun > patience) break;
-        else Atomics.wait(this.words, slot + GENERATION, generation, 1000);
+        } else if (performance.now() - begun > this.wait) {
+          // Should the thread live after all, the slot will have the piece again when it is filled.
+          Atomics.compareExchange(this.words, slot + PIECE, piece.number, -1);
+          begun = performance.now();
+        } else Atomics.wait(this.words, slot + GENERATION, generation, Math.min(1000, this.wait));
         continue;
       }
       const claimed = this.claim(piece);
