@@ -237,15 +237,18 @@ function noCompanion(path: string): never {
   throw missing(`${path}: a filesystem has no other files`);
 }
 
+/** The places that a number or label means: a filesystem's label comes before that of a partition in its table. */
+function namedBy(found: readonly FoundVolume[], word: string): readonly FoundVolume[] {
+  const named = found.filter(
+    ({ name, tree, volume }) => name === word || `${volume?.number}` === word || tree?.label === word,
+  );
+  return named.length > 0 ? named : found.filter(({ volume }) => word !== "" && volume?.label === word);
+}
+
 /** The filesystems that the view shows: all that could be opened, or the one that is named. */
 function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string; tree: FileSystem }[] {
   const { volume, path } = spec;
-  const named =
-    volume === undefined
-      ? found
-      : found.filter(
-          ({ name, tree, volume: at }) => name === volume || `${at?.number}` === volume || tree?.label === volume,
-        );
+  const named = volume === undefined ? found : namedBy(found, volume);
   const readable = named.flatMap(({ name, tree }) => (tree ? [{ name, tree }] : []));
   if (volume !== undefined && readable.length > 1)
     throw usage(

@@ -280,3 +280,18 @@ test("a filesystem from the first sector on is shown where the partitions beside
   writeFileSync(made.image, bytes);
   t.is((await spindle("cat", made.image, "/a/small")).text, "small\n");
 });
+
+test("--volume takes the label that the partition table gives, where no filesystem is called so", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  run("tune2fs", ["-L", "inner", made.image]);
+  const path = `${made.image}.gpt`;
+  writeFileSync(path, "");
+  truncateSync(path, 130 << 20);
+  const table = "label: gpt\nstart=1MiB,size=62MiB,name=inner\nstart=65MiB,size=64MiB,name=outer\n";
+  execFileSync("sfdisk", ["-q", path], { input: table, stdio: ["pipe", "ignore", "ignore"] });
+  run("dd", [`if=${made.image}`, `of=${path}`, "bs=1M", "seek=65", "conv=notrunc,sparse", "status=none"]);
+  for (const label of ["inner", "outer"])
+    t.is((await spindle("cat", path, "/a/small", "--volume", label)).text, "small\n", label);
+  t.is((await spindle("ls", path, "--volume", "other")).code, 2);
+});
