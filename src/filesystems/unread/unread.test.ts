@@ -229,6 +229,13 @@ test("the shared images that aren't read are named as blkid named them", (t) => 
 
 const everything = [...memberSignatures, ...filesystemSignatures, ...tableSignatures, ...endSignatures(5 * MiB)];
 
+test("a disc image of Nero whose filesystem doesn't begin at its start is named", (t) => {
+  const bytes = Buffer.alloc(100_000);
+  bytes.write("NER5", bytes.length - 12);
+  bytes.writeUInt32BE(90_000, bytes.length - 4);
+  t.is(ours(bytes)?.type, "nrg");
+});
+
 test("every kind that util-linux has a test for is known", (t) => {
   let names: string[];
   try {
