@@ -172,7 +172,7 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
     return { name: `p${volume.number}`, volume, ...lookedInto(source, cache, options) };
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
-  const known = parts.some(({ tree, problem, unread }) => tree || problem || unread);
+  const known = parts.some(({ tree, problem, unread }) => tree || problem || (unread && !unread.isTable));
   const whole = known ? openFileSystem(disk, optical, cache, options) : lookedInto(disk, cache, options);
   return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
 }

@@ -51,8 +51,14 @@ export const info: Command<Arguments> = {
 };
 
 function placeFacts({ name, tree, problem, unread }: FoundVolume): FoundPlace {
-  if (!tree) return { name, filesystem: undefined, unread, ...(problem ? { problem: problem.message } : {}) };
-  return { name, filesystem: fileSystemFacts(tree) };
+  if (tree) return { name, filesystem: fileSystemFacts(tree) };
+  const told = unread && { type: unread.type, what: unread.what, label: unread.label, uuid: unread.uuid };
+  return {
+    name,
+    filesystem: undefined,
+    ...(told ? { unread: told } : {}),
+    ...(problem ? { problem: problem.message } : {}),
+  };
 }
 
 function fileSystemFacts(tree: FileSystem): FileSystemFacts {
