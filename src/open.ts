@@ -41,8 +41,8 @@ export interface FoundVolume {
   readonly tree: FileSystem | undefined;
   /** Why a filesystem that is there could not be opened. */
   readonly problem: ImageError | undefined;
-  /** What is there instead, where Spindle knows it and doesn't read it. */
-  readonly unread?: Unread;
+  /** What is there instead, where Spindle knows it and doesn't read it. To ask reads what is told by it. */
+  readonly unread: Unread | undefined;
 }
 
 /** An image with its filesystems. */
@@ -169,27 +169,42 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
   const options = { codePage, session };
   const parts = table.volumes.map((volume) => {
     const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
-    return { name: `p${volume.number}`, volume, ...lookedInto(source, cache, options) };
+    return place(`p${volume.number}`, volume, source, openFileSystem(source, filesystems, cache, options));
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
-  const known = parts.some(({ tree, problem, unread }) => tree || problem || (unread && !unread.isTable));
-  const whole = known ? openFileSystem(disk, optical, cache, options) : lookedInto(disk, cache, options);
-  return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
+  const known =
+    parts.some(({ tree, problem }) => tree || problem) || parts.some(({ unread }) => unread && !unread.isTable);
+  const whole = openFileSystem(disk, known ? optical : filesystems, cache, options);
+  return parts.length > 0 && !whole.tree ? parts : [place(wholeDisk, undefined, disk, whole), ...parts];
 }
 
-/** The filesystem in a place, or what else is there. */
-function lookedInto(
+/** What is in a place. What isn't read is looked for when somebody asks: its signature may be far into a packed file. */
+function place(
+  name: string,
+  volume: Volume | undefined,
   source: ByteSource,
-  cache: ChunkCache,
-  options: Surroundings["options"],
-): Pick<FoundVolume, "tree" | "problem" | "unread"> {
-  const { tree, problem } = openFileSystem(source, filesystems, cache, options);
-  if (tree) return { tree, problem };
+  { tree, problem }: Pick<FoundVolume, "tree" | "problem">,
+): FoundVolume {
+  let unread: { readonly found: Unread | undefined } | undefined;
+  return {
+    name,
+    volume,
+    tree,
+    problem,
+    get unread() {
+      unread ??= { found: tree ? undefined : identified(source) };
+      return unread.found;
+    },
+  };
+}
+
+/** Undefined also where the image is damaged: whoever reads it is told. */
+function identified(source: ByteSource): Unread | undefined {
   try {
-    return { tree, problem, unread: identify(source) };
+    return identify(source);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    return { tree, problem: problem ?? error };
+    return undefined;
   }
 }
 
