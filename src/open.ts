@@ -91,7 +91,7 @@ export function openWritable(
     };
     try {
       facesFor(image);
-      const table = readVolumes(overlay.disk, sectorSizeOf(image));
+      const table = volumesOf(image, overlay.disk);
       const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
       return { ...image, disk: overlay.disk, table, treeData, overlay, close };
     } catch (error) {
@@ -319,8 +319,30 @@ function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
   return facesOf(top.name, wanted, { size: disk.size, id, created: 0 });
 }
 
-function volumesOf(opened: OpenedLayers): VolumeTable {
-  return readVolumes(opened.disk, sectorSizeOf(opened));
+/**
+ * The partitions. An MBR doesn't tell how large its sectors are: where the image doesn't either, they are of 4 KiB if that
+ * leads to filesystems and 512 bytes lead to none.
+ */
+function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable {
+  const sectorSize = sectorSizeOf(opened);
+  const table = readVolumes(disk, sectorSize);
+  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToFileSystems(disk, table)) return table;
+  const larger = readVolumes(disk, 4096);
+  if (larger.scheme !== "mbr" || !leadsToFileSystems(disk, larger)) return table;
+  const warning = "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to filesystems.";
+  return { ...larger, warnings: [warning, ...larger.warnings] };
+}
+
+function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
+  return volumes.some(({ number, position, size }) => {
+    const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, position, size);
+    try {
+      return filesystems.some((format) => format.recognises(source));
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      return false;
+    }
+  });
 }
 
 function sectorSizeOf({ layers }: OpenedLayers): number | undefined {

@@ -14,7 +14,7 @@ export const info: Command<Arguments> = {
   syntax: "info <image>",
   summary: "Tell what an image holds",
   description:
-    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. Of the data only the records of the filesystems are read.",
+    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. What Spindle knows but doesn't read (XFS, LVM, LUKS and so on) is named. Of the data only the records of the filesystems are read.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: { ...openingOptions, ...viewingOptions },
   examples: [
