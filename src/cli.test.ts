@@ -176,9 +176,10 @@ test("with --json the error is also a document on stdout", async (t) => {
 
 test("an error that quotes a hostile name can't steer the terminal", async (t) => {
   const table = probe(async () => {
-    throw corrupt("\x1b[2J\x9b1mx\rspindle: all is well");
+    throw corrupt("\x1b[2J\x9b1mx\rspindle: all is well \u202eton");
   });
-  t.is((await spindle(["probe", "a", "b"], table)).stderr, "spindle: \\x1b[2J\\x9b1mx\\x0dspindle: all is well\n");
+  const { stderr } = await spindle(["probe", "a", "b"], table);
+  t.is(stderr, "spindle: \\x1b[2J\\x9b1mx\\x0dspindle: all is well \\u202eton\n");
 });
 
 test("any other exception is a bug: the stack, the request to report it, exit code 70", async (t) => {

@@ -41,8 +41,8 @@ export interface FoundVolume {
   readonly tree: FileSystem | undefined;
   /** Why a filesystem that is there could not be opened. */
   readonly problem: ImageError | undefined;
-  /** What is there instead, where Spindle knows it and doesn't read it. */
-  readonly unread?: Unread;
+  /** What is there instead, where Spindle knows it and doesn't read it. To ask reads what is told by it. */
+  readonly unread: Unread | undefined;
 }
 
 /** An image with its filesystems. */
@@ -91,7 +91,7 @@ export function openWritable(
     };
     try {
       facesFor(image);
-      const table = readVolumes(overlay.disk, sectorSizeOf(image));
+      const table = volumesOf(image, overlay.disk);
       const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
       return { ...image, disk: overlay.disk, table, treeData, overlay, close };
     } catch (error) {
@@ -169,27 +169,42 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
   const options = { codePage, session };
   const parts = table.volumes.map((volume) => {
     const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
-    return { name: `p${volume.number}`, volume, ...lookedInto(source, cache, options) };
+    return place(`p${volume.number}`, volume, source, openFileSystem(source, filesystems, cache, options));
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
-  const known = parts.some(({ tree, problem, unread }) => tree || problem || unread);
-  const whole = known ? openFileSystem(disk, optical, cache, options) : lookedInto(disk, cache, options);
-  return parts.length > 0 && !whole.tree ? parts : [{ name: wholeDisk, volume: undefined, ...whole }, ...parts];
+  const known =
+    parts.some(({ tree, problem }) => tree || problem) || parts.some(({ unread }) => unread && !unread.isTable);
+  const whole = openFileSystem(disk, known ? optical : filesystems, cache, options);
+  return parts.length > 0 && !whole.tree ? parts : [place(wholeDisk, undefined, disk, whole), ...parts];
 }
 
-/** The filesystem in a place, or what else is there. */
-function lookedInto(
+/** What is in a place. What isn't read is looked for when somebody asks: its signature may be far into a packed file. */
+function place(
+  name: string,
+  volume: Volume | undefined,
   source: ByteSource,
-  cache: ChunkCache,
-  options: Surroundings["options"],
-): Pick<FoundVolume, "tree" | "problem" | "unread"> {
-  const { tree, problem } = openFileSystem(source, filesystems, cache, options);
-  if (tree) return { tree, problem };
+  { tree, problem }: Pick<FoundVolume, "tree" | "problem">,
+): FoundVolume {
+  let unread: { readonly found: Unread | undefined } | undefined;
+  return {
+    name,
+    volume,
+    tree,
+    problem,
+    get unread() {
+      unread ??= { found: tree ? undefined : identified(source) };
+      return unread.found;
+    },
+  };
+}
+
+/** Undefined also where the image is damaged: whoever reads it is told. */
+function identified(source: ByteSource): Unread | undefined {
   try {
-    return { tree, problem, unread: identify(source) };
+    return identify(source);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    return { tree, problem: problem ?? error };
+    return undefined;
   }
 }
 
@@ -245,15 +260,18 @@ function noCompanion(path: string): never {
   throw missing(`${path}: a filesystem has no other files`);
 }
 
+/** The places that a number or label means: a filesystem's label comes before that of a partition in its table. */
+function namedBy(found: readonly FoundVolume[], word: string): readonly FoundVolume[] {
+  const named = found.filter(
+    ({ name, tree, volume }) => name === word || `${volume?.number}` === word || tree?.label === word,
+  );
+  return named.length > 0 ? named : found.filter(({ volume }) => word !== "" && volume?.label === word);
+}
+
 /** The filesystems that the view shows: all that could be opened, or the one that is named. */
 function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string; tree: FileSystem }[] {
   const { volume, path } = spec;
-  const named =
-    volume === undefined
-      ? found
-      : found.filter(
-          ({ name, tree, volume: at }) => name === volume || `${at?.number}` === volume || tree?.label === volume,
-        );
+  const named = volume === undefined ? found : namedBy(found, volume);
   const readable = named.flatMap(({ name, tree }) => (tree ? [{ name, tree }] : []));
   if (volume !== undefined && readable.length > 1)
     throw usage(
@@ -309,8 +327,30 @@ function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
   return facesOf(top.name, wanted, { size: disk.size, id, created: 0 });
 }
 
-function volumesOf(opened: OpenedLayers): VolumeTable {
-  return readVolumes(opened.disk, sectorSizeOf(opened));
+/**
+ * The partitions. An MBR doesn't tell how large its sectors are: where the image doesn't either, they are of 4 KiB if that
+ * leads to filesystems and 512 bytes lead to none.
+ */
+function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable {
+  const sectorSize = sectorSizeOf(opened);
+  const table = readVolumes(disk, sectorSize);
+  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToFileSystems(disk, table)) return table;
+  const larger = readVolumes(disk, 4096);
+  if (larger.scheme !== "mbr" || !leadsToFileSystems(disk, larger)) return table;
+  const warning = "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to filesystems.";
+  return { ...larger, warnings: [warning, ...larger.warnings] };
+}
+
+function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
+  return volumes.some(({ number, position, size }) => {
+    const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, position, size);
+    try {
+      return filesystems.some((format) => format.recognises(source));
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      return false;
+    }
+  });
 }
 
 function sectorSizeOf({ layers }: OpenedLayers): number | undefined {

@@ -280,3 +280,31 @@ test("a filesystem from the first sector on is shown where the partitions beside
   writeFileSync(made.image, bytes);
   t.is((await spindle("cat", made.image, "/a/small")).text, "small\n");
 });
+
+test("--volume takes the label that the partition table gives, where no filesystem is called so", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  run("tune2fs", ["-L", "inner", made.image]);
+  const path = `${made.image}.gpt`;
+  writeFileSync(path, "");
+  truncateSync(path, 130 << 20);
+  const table = "label: gpt\nstart=1MiB,size=62MiB,name=inner\nstart=65MiB,size=64MiB,name=outer\n";
+  execFileSync("sfdisk", ["-q", path], { input: table, stdio: ["pipe", "ignore", "ignore"] });
+  run("dd", [`if=${made.image}`, `of=${path}`, "bs=1M", "seek=65", "conv=notrunc,sparse", "status=none"]);
+  for (const label of ["inner", "outer"])
+    t.is((await spindle("cat", path, "/a/small", "--volume", label)).text, "small\n", label);
+  t.is((await spindle("ls", path, "--volume", "other")).code, 2);
+});
+
+test("an MBR of a disk with sectors of 4 KiB is read as such, though a raw image doesn't tell of them", async (t) => {
+  const made = sample(t);
+  if (!made) return;
+  const path = `${made.image}.4k`;
+  const mbr = readFileSync(disk(t, { type: 0x83, at: 256, bytes: Buffer.alloc(0) })).subarray(0, 512);
+  mbr.writeUInt32LE(64 * 256, 446 + 12);
+  writeFileSync(path, Buffer.concat([mbr, Buffer.alloc((1 << 20) - 512), readFileSync(made.image)]));
+  t.is((await spindle("cat", path, "/a/small")).text, "small\n");
+  const { volumes } = JSON.parse((await spindle("info", "--json", path)).text);
+  t.is(volumes.sectorSize, 4096);
+  t.regex(volumes.warnings.join(), /taken to count in sectors of 4096 bytes/);
+});

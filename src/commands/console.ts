@@ -108,11 +108,14 @@ function writeWhole(fd: number, part: string | Uint8Array): void {
 /** Text as whole lines; nothing stays nothing. */
 const ended = (text: string) => (text === "" || text.endsWith("\n") ? text : `${text}\n`);
 
-/** Control characters in letters: a label or a file name from an image must not steer the terminal. */
+/** Control characters and marks of writing direction in letters: a label or a file name from an image must not steer the terminal. */
 export function visible(text: string): string {
   return text.replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g,
-    (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (character) => {
+      const code = character.charCodeAt(0).toString(16);
+      return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+    },
   );
 }
 

@@ -14,7 +14,7 @@ export const info: Command<Arguments> = {
   syntax: "info <image>",
   summary: "Tell what an image holds",
   description:
-    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. Of the data only the records of the filesystems are read.",
+    "Tells the image's format, the disk's size, every layer of the chain with what it records (id, content root, source, label, comment), the partitions, and the filesystems with their label, UUID, size and use. What Spindle knows but doesn't read (XFS, LVM, LUKS and so on) is named. Of the data only the records of the filesystems are read.",
   positionals: { image: { type: "string", describe: "the image" } },
   options: { ...openingOptions, ...viewingOptions },
   examples: [
@@ -51,8 +51,14 @@ export const info: Command<Arguments> = {
 };
 
 function placeFacts({ name, tree, problem, unread }: FoundVolume): FoundPlace {
-  if (!tree) return { name, filesystem: undefined, unread, ...(problem ? { problem: problem.message } : {}) };
-  return { name, filesystem: fileSystemFacts(tree) };
+  if (tree) return { name, filesystem: fileSystemFacts(tree) };
+  const told = unread && { type: unread.type, what: unread.what, label: unread.label, uuid: unread.uuid };
+  return {
+    name,
+    filesystem: undefined,
+    ...(told ? { unread: told } : {}),
+    ...(problem ? { problem: problem.message } : {}),
+  };
 }
 
 function fileSystemFacts(tree: FileSystem): FileSystemFacts {

@@ -30,6 +30,14 @@ test("a container that can't be read is named: L01", (t) => {
   t.throws(() => openLayers({ path: path("case.L01") }), { message: /EWF image of files.*L01.*ewfmount/ });
 });
 
+test("a table of contents of cdrdao is named, and what to open instead", (t) => {
+  writeFileSync(path("disc.toc"), 'CD_ROM_XA\n\nTRACK MODE2_RAW\nDATAFILE "disc.bin"\n');
+  t.throws(() => openLayers({ path: path("disc.toc") }), {
+    code: "unsupported" as never,
+    message: /cdrdao.*Open its \.bin/,
+  });
+});
+
 test("a packed file is taken byte for byte where raw is asked for", (t) => {
   writeFileSync(path("bytes"), Buffer.concat([Buffer.from([0x1f, 0x8b, 8]), Buffer.alloc(600)]));
   const opened = openLayers({ path: path("bytes"), format: "raw" });

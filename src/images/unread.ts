@@ -48,6 +48,9 @@ const signatures: readonly Signature[] = [
   row(0, "ADCRYPT\x00", "encrypted by AccessData (AD encryption)", "Decrypt it first with FTK Imager."),
   row(0, "encrcdsa", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
   row(-8, "cdsaencr", "an encrypted Apple disk image", "Decrypt it first with hdiutil convert, or vfdecrypt."),
+  ...["CD_DA\n", "CD_ROM\n", "CD_ROM_XA\n", "CD_I\n"].map((head) =>
+    row(0, head, "a table of contents of cdrdao (TOC)", "Open its .bin, or a cue sheet made of it with toc2cue."),
+  ),
   row(0, "\x04\x22\x4d\x18", "compressed with lz4", unpack("lz4 -d")),
   row(0, "\x89LZO\x00\r\n\x1a\n", "compressed with lzop", unpack("lzop -d")),
   row(0, "LZIP\x01", "compressed with lzip", unpack("lzip -d")),

@@ -141,6 +141,27 @@ test("clusters out of order and in many pieces are read across every edge", (t) 
   t.is(fileSystem.read(file, 2 ** 40, Buffer.alloc(1)), 0);
 });
 
+test("the label is the root directory's, as blkid has it, though the boot sector keeps another", (t) => {
+  if (!hasTools(t, packages, "mkfs.vfat", "blkid")) return;
+  const path = sparseFile(scratchFolder(t), "volume", 2 * MiB);
+  run("mkfs.vfat", ["-n", "REMOVED", path]);
+  const bytes = readFileSync(path);
+  const entry = bytes.lastIndexOf("REMOVED    \x08");
+  t.true(entry > 512);
+  const labels = () => /^ID_FS_LABEL=(.*)$/m.exec(run("blkid", ["-p", "-o", "udev", path]))?.[1] ?? "";
+  for (const [first, label] of [
+    ["S", "SEMOVED"],
+    ["\xe5", ""],
+  ] as const) {
+    bytes.write(first, entry, "latin1");
+    writeFileSync(path, bytes);
+    t.is(labels(), label);
+    const fileSystem = open(t, path);
+    t.is(fileSystem.label, label);
+    t.is(fileSystem.facts!.bootLabel, "REMOVED");
+  }
+});
+
 test("names are found in any case and by their short alias; modes, hidden files and labels are kept", (t) => {
   if (!hasTools(t, packages, "mkfs.vfat", "mcopy", "mattrib", "mlabel", "mdir")) return;
   const folder = scratchFolder(t);

@@ -114,7 +114,7 @@ class FatFileSystem implements FileSystem {
     return text === "NO NAME" || text === "" ? undefined : text;
   }
 
-  /** The root directory's, which Windows and Linux change; the boot sector's where it has none. */
+  /** The root directory's. The boot sector's may be an older one, which neither Windows nor Linux goes by. */
   get label(): string {
     if (this.knownLabel === undefined) {
       let label: string | undefined;
@@ -128,8 +128,9 @@ class FatFileSystem implements FileSystem {
         }
       } catch (error) {
         if (!(error instanceof ImageError)) throw error;
+        label = this.bootLabel;
       }
-      this.knownLabel = label ?? this.bootLabel ?? "";
+      this.knownLabel = label ?? "";
     }
     return this.knownLabel;
   }

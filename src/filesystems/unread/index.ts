@@ -18,6 +18,8 @@ export interface Unread {
   /** Empty where there is none; so is `uuid`, which is written as blkid writes it. */
   readonly label: string;
   readonly uuid: string;
+  /** Whether it is a partition table, which leaves room for a filesystem around it. */
+  readonly isTable: boolean;
 }
 
 /**
@@ -32,7 +34,8 @@ export function identify(source: ByteSource): Unread | undefined {
     const start = startOf(volume, signature);
     if (start === undefined) continue;
     const { type, what, label, uuid } = signature;
-    return { type, what, label: label?.(volume, start) ?? "", uuid: uuid?.(volume, start) ?? "" };
+    const isTable = tableSignatures.includes(signature);
+    return { type, what, label: label?.(volume, start) ?? "", uuid: uuid?.(volume, start) ?? "", isTable };
   }
   return undefined;
 }

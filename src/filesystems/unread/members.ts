@@ -174,6 +174,14 @@ export function endSignatures(size: number): readonly Signature[] {
       ),
       uuid: (volume, start) => volume.u64be(start + 40).toString(16),
     },
+    {
+      type: "nrg",
+      what: "a disc image of Nero (NRG)",
+      at: [
+        [size - 12, 0, "NER5"],
+        [size - 8, 0, "NERO"],
+      ],
+    },
     { type: "ddf_raid_member", what: "part of a RAID with DDF metadata", at: [[sector(1), 0, "\xde\x11\xde\x11"]] },
     { type: "isw_raid_member", what: "part of an Intel RAID", at: [[sector(2), 0, "Intel Raid ISM Cfg Sig. "]] },
     { type: "lsi_mega_raid_member", what: "part of an LSI MegaRAID", at: [[sector(1), 0, "$XIDE$"]] },
