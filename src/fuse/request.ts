@@ -10,6 +10,7 @@ import { settings } from "../settings.js";
 import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { FailureLog } from "./errno.js";
+import { formerServerEnds } from "./former-server.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
@@ -95,7 +96,10 @@ export async function serveRequest(
   waiting?: Waiting,
 ): Promise<void> {
   const { writable } = request;
-  if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
+  if (writable && writable !== "temporary") {
+    checkImagePath(writable.overlay, request.mountpoint);
+    await formerServerEnds(writable.overlay, waiting);
+  }
   const workers = request.workers ?? availableParallelism() * settings.workersPerProcessor;
   const opened = openFor(request, workers, waiting);
   const endLog = logPasses(() => opened.passes(), log);
