@@ -158,11 +158,15 @@ const both = serialFor(root, user);
 for (const driver of drivers)
   both(`a normal user mounts and unmounts what fstab lets users mount (${driver})`, async (t) => {
     const place = new Place(t);
+    const options = `noauto,user,as=disk,driver=${driver}`;
     const fstab = place.fstab(
-      [place.image, place.mountpoint, `noauto,user,as=disk,driver=${driver}`],
+      [place.image, place.mountpoint, options],
       [place.image, join(place.folder, "sbin"), "noauto"],
+      [place.image, join(place.folder, "written"), `${options},writable=${place.folder}/own/overlay`],
     );
-    spawnSync("chown", [`${user!.uid}:${user!.gid}`, place.image, place.mountpoint]);
+    for (const name of ["written", "own"]) mkdirSync(join(place.folder, name));
+    const own = [place.image, place.mountpoint, join(place.folder, "written"), join(place.folder, "own")];
+    spawnSync("chown", [`${user!.uid}:${user!.gid}`, ...own]);
     const as = ({ uid, gid }: Person) => `setpriv --reuid ${uid} --regid ${gid} --clear-groups env -u XDG_RUNTIME_DIR`;
     const { stdout, stderr } = await place.script(
       `${as(user!)} mount "$1"; echo $?
@@ -170,7 +174,14 @@ for (const driver of drivers)
      findmnt -no OPTIONS "$1"
      ${as({ ...user!, uid: 65534, gid: 65534 })} umount "$1"; echo $?
      ${as(user!)} umount "$1"; echo $?
-     ${as(user!)} mount "$3/sbin"; echo $?`,
+     ${as(user!)} mount "$3/sbin"; echo $?
+     for time in first second; do
+       ${as(user!)} mount "$3/written"; echo $?
+       [ $time = second ] || yes | ${as(user!)} dd of="$3/written/p1.raw" count=1 status=none conv=notrunc
+       ${as(user!)} head -c 1048577 "$3/written/disk.raw" | tail -c 1
+       findmnt -no OPTIONS "$3/written" | cut -d, -f1
+       ${as(user!)} umount "$3/written"; echo $?
+     done`,
     );
     const lines = stdout.split("\n");
     t.deepEqual(lines.slice(0, 2), ["0", "same"], stderr);
@@ -178,6 +189,8 @@ for (const driver of drivers)
     t.not(lines[3], "0");
     t.is(lines[4], "0", stderr);
     t.not(lines[5], "0");
+    // What was written is there again, in an overlay of the user's own.
+    t.deepEqual(lines.slice(6, 13), ["0", "yrw", "0", "0", "yrw", "0", ""], stderr);
     t.true(readFileSync(fstab, "utf8").includes("user"));
     t.true(await comesTrue(() => place.processes().length === 0));
   });

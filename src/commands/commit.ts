@@ -1,6 +1,8 @@
 import { availableParallelism } from "node:os";
+import { resolve } from "node:path";
 import { type ImageSpec, openLayers } from "../chain.js";
 import { usage } from "../errors.js";
+import { formerServerEnds } from "../fuse/former-server.js";
 import { createImage } from "../imaging/create.js";
 import { settings } from "../settings.js";
 import { version } from "../version.js";
@@ -46,6 +48,7 @@ export const commit: Command<Arguments> = {
     let bar: Progress | undefined;
     let base: string | undefined;
     let made: Awaited<ReturnType<typeof createImage>>;
+    await formerServerEnds(resolve(given.overlay), terminal);
     try {
       made = await opening(given.overlay, given, (spec) => {
         base = baseOf(spec);

@@ -11,7 +11,8 @@ export interface DriverArguments {
 export const driverOption = {
   driver: {
     choices: ["direct", "fuse-native"],
-    describe: "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower)",
+    describe:
+      "How to talk to the kernel: direct (Linux, the default there) or fuse-native (portable, slower; a disk that is written to can't be mapped shared, nor discarded from)",
   },
 } satisfies Record<string, Option>;
 

@@ -18,7 +18,7 @@ export interface MountWords {
 /** Options of the command that make no sense in a list: its own list, and what would keep mount(8) waiting. */
 const notInList = new Set(["o", "foreground"]);
 
-/** What mount(8) and mount.fuse3(8) say of their own accord, where Spindle has no choice: it is always ro,nodev,nosuid. */
+/** What mount(8) and mount.fuse3(8) say of their own accord, where Spindle has no choice: it is always nodev,nosuid, and ro unless writable. */
 const spokenByRote = new Set(["rw", "dev", "suid"]);
 
 /**

@@ -98,7 +98,7 @@ mount(8) knows images as the type fuse.spindle, on the command line and in /etc/
 
     /srv/disk.spin  /mnt/disk  fuse.spindle  noauto,user,as=disk  0  0
 
-In the list of options, those of this command stand without dashes: as, volume, snapshot, parent, driver, workers, cache, log. The system's are taken as everywhere: noauto, nofail, user, users, _netdev, x-systemd.automount, allow_other, noexec and others. Mounts are always ro, nosuid and nodev, whatever the list says. A value with a comma stands in double quotes; a space is written \\040 in /etc/fstab. Write the paths in full. With x-systemd.automount the driver must be direct.
+In the list of options, those of this command stand without dashes: as, volume, snapshot, parent, driver, workers, cache, log. The system's are taken as everywhere: noauto, nofail, user, users, _netdev, x-systemd.automount, allow_other, noexec and others. Mounts are always nosuid and nodev, whatever the list says, and ro unless it has writable or writable=OVERLAY (and as=disk). A value with a comma stands in double quotes; a space is written \\040 in /etc/fstab. Write the paths in full. With x-systemd.automount the driver must be direct.
 
 Without the helper, mount.fuse3(8) calls spindle itself where it finds it; it gives its programs no PATH, so that node must be in /usr/bin then. umount(8) ends any mount. The exit codes are those of mount(8): 1 for wrong options, 32 when the mount failed.`,
     ],

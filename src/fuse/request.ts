@@ -8,6 +8,7 @@ import type { Waiting } from "../packed/waiting.js";
 import type { OpenedOverlay } from "../writable.js";
 import type { Driver, MountOptions } from "./driver.js";
 import { FailureLog } from "./errno.js";
+import { formerServerEnds } from "./former-server.js";
 import { liesBeneath, mountAt, ourType } from "./mounts.js";
 import { logPasses } from "./pass-log.js";
 import { findRegistration, runtimeFolder } from "./registry.js";
@@ -94,7 +95,10 @@ export async function serveRequest(
   waiting?: Waiting,
 ): Promise<void> {
   const { writable } = request;
-  if (writable && writable !== "temporary") checkImagePath(writable.overlay, request.mountpoint);
+  if (writable && writable !== "temporary") {
+    checkImagePath(writable.overlay, request.mountpoint);
+    await formerServerEnds(writable.overlay, waiting);
+  }
   const workers = request.workers ?? usualWorkers();
   const opened = openFor(request, workers, waiting);
   const endLog = logPasses(() => opened.passes(), log);

@@ -1,6 +1,16 @@
 /** The disk as files of other formats: other programs, and the readers of this one, find the same disk in them. */
 import { spawnSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
@@ -14,6 +24,7 @@ import type { Layer } from "../../layers/layer.js";
 import { OverlayDisk } from "../../layers/overlay.js";
 import { bitmapLength, createOverlayMemory } from "../../layers/overlay-memory.js";
 import { diskView, writableDiskView } from "../disk-view.js";
+import type { Face } from "./face.js";
 import { type FaceName, faceNames, facesOf } from "./index.js";
 
 const MiB = 1 << 20;
@@ -128,6 +139,31 @@ test("a face of 16 TiB is made as it is read", (t) => {
   if (map.kind === "made") map.fill(2 ** 26 - 4, last);
   t.is(last.readUInt32LE(), 2 ** 24 - 1);
 });
+
+// Around 32 GiB and 128 GiB what cylinders, heads and sectors can say ends; then comes the largest VHD, and one beyond 2 TiB.
+for (const size of [34 * 2 ** 30 + 512, 200 * 2 ** 30 + 512, 2040 * 2 ** 30, 3 * 2 ** 40 + 512])
+  test(`of a disk of ${size} bytes qemu-img finds the size in each of its faces`, (t) => {
+    if (!needsQemu(t)) return;
+    const path = folder(t);
+    writeFileSync(path("disk.raw"), "");
+    truncateSync(path("disk.raw"), size);
+    for (const name of faceNames.filter((each) => each !== "vhd" || size < 2 ** 41)) {
+      const [{ file, parts }] = facesOf("disk", [name], { size, id, created: 0 }) as [Face];
+      const fd = openSync(path(file), "w");
+      let at = 0;
+      for (const part of parts) {
+        const bytes = Buffer.alloc(part.kind === "made" ? part.length : 0);
+        if (part.kind === "made") part.fill(0, bytes);
+        writeSync(fd, bytes, 0, bytes.length, at);
+        at += part.length;
+      }
+      ftruncateSync(fd, at);
+      closeSync(fd);
+      const words = ["info", "--output=json", "-f", formats[name], path(file)];
+      const { stdout, stderr } = spawnSync("qemu-img", words, { encoding: "utf8" });
+      t.is((JSON.parse(stdout || "{}") as { "virtual-size"?: number })["virtual-size"], size, `${name}: ${stderr}`);
+    }
+  });
 
 test("a disk that a format can't have is refused in words", (t) => {
   const refused = (name: FaceName, size: number, message: RegExp) =>
