@@ -2,9 +2,10 @@
  * The header of LUKS version 1 ("LUKS On-Disk Format Specification" 1.2.3): up to eight key slots, each with a copy of the
  * one key of the data, encrypted with a key that is made of a password. All numbers are big-endian.
  */
-import { createHash, getHashes, pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { getHashes, pbkdf2Sync, timingSafeEqual } from "node:crypto";
 import { corrupt, ImageError, locked, unsupported } from "../errors.js";
 import { type ByteSource, readExactly } from "./byte-source.js";
+import { mergeStripes } from "./luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
 
 const sector = 512;
@@ -36,7 +37,8 @@ export class Luks1Header {
   /** Where the data begin, in bytes; a container of QEMU's has its own place for them. */
   readonly payload: number;
   readonly slots: readonly KeySlot[];
-  private readonly keyLength: number;
+  /** Of the data's key, in bytes. */
+  readonly keyLength: number;
   private readonly digest: Buffer;
   private readonly digestSalt: Buffer;
   private readonly digestRounds: number;
@@ -86,11 +88,22 @@ export class Luks1Header {
     for (const rounds of [this.digestRounds, ...slots.map((slot) => slot.rounds)])
       if (rounds < 1 || rounds > mostRounds) throw damaged(`it asks for ${rounds} rounds of hashing`);
     this.slots = slots;
+    const places = slots.map(({ position }) => ({ position, end: position + this.keyLength * stripes }));
+    places.sort((a, b) => a.position - b.position);
+    for (const [nth, { end }] of places.entries()) {
+      const next = places[nth + 1]?.position ?? (this.payload || source.size);
+      if (end > next) throw damaged(`the keys in its slots overlap each other or the data at byte ${next}`);
+    }
   }
 
   /** What messages and `info` call it: `LUKS, aes-xts-plain64`. */
   get description(): string {
     return `LUKS, ${this.cipher}-${this.mode}`;
+  }
+
+  /** @throws ImageError `unsupported` for a cipher that isn't known, which needs no password to be told. */
+  checkCipher(): void {
+    this.cipherOf(new Uint8Array(this.keyLength));
   }
 
   /**
@@ -131,31 +144,8 @@ export class Luks1Header {
     const material = Buffer.alloc(length);
     readExactly(this.source, slot.position, Math.min(length, this.source.size - slot.position), "a key").copy(material);
     cipher.decrypt(material, 0);
-    const key = this.merge(material);
+    const key = mergeStripes(material, this.keyLength, stripes, this.hash);
     const digest = pbkdf2Sync(key, this.digestSalt, this.digestRounds, this.digest.length, this.hash);
     return timingSafeEqual(digest, this.digest) ? key : undefined;
-  }
-
-  /** Puts the stripes of a key together (section 2.4, AFmerge): all of them are needed, so that wiping some wipes it. */
-  private merge(material: Buffer): Buffer {
-    const length = this.keyLength;
-    let key: Buffer = Buffer.alloc(length);
-    for (let stripe = 0; stripe < stripes; stripe++) {
-      for (let at = 0; at < length; at++) key[at]! ^= material[stripe * length + at]!;
-      if (stripe < stripes - 1) key = this.diffuse(key);
-    }
-    return key;
-  }
-
-  private diffuse(bytes: Buffer): Buffer {
-    const size = createHash(this.hash).digest().length;
-    const parts: Buffer[] = [];
-    for (let at = 0, number = 0; at < bytes.length; at += size, number++) {
-      const counter = Buffer.alloc(4);
-      counter.writeUInt32BE(number);
-      const part = bytes.subarray(at, at + size);
-      parts.push(createHash(this.hash).update(counter).update(part).digest().subarray(0, part.length));
-    }
-    return Buffer.concat(parts);
   }
 }

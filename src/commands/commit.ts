@@ -47,7 +47,9 @@ export const commit: Command<Arguments> = {
     let base: string | undefined;
     let made: Awaited<ReturnType<typeof createImage>>;
     try {
-      made = await opening(given.overlay, given, (spec) => {
+      made = await opening(given.overlay, given, (said) => {
+        // What was written is kept as it was: over the plain bytes, or over the disk as it is stored.
+        const spec = { ...said, asStored: true };
         base = baseOf(spec);
         return createImage({
           source: given.overlay,

@@ -50,9 +50,9 @@ export const info: Command<Arguments> = {
   },
 };
 
-function placeFacts({ name, tree, problem, unread }: FoundVolume): FoundPlace {
-  if (!tree) return { name, filesystem: undefined, unread, ...(problem ? { problem: problem.message } : {}) };
-  return { name, filesystem: fileSystemFacts(tree) };
+function placeFacts({ name, tree, problem, unread, encryption }: FoundVolume): FoundPlace {
+  if (tree) return { name, filesystem: fileSystemFacts(tree), encryption };
+  return { name, filesystem: undefined, encryption, unread, ...(problem ? { problem: problem.message } : {}) };
 }
 
 function fileSystemFacts(tree: FileSystem): FileSystemFacts {
