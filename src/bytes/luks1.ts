@@ -28,6 +28,24 @@ interface KeySlot {
   readonly position: number;
 }
 
+interface Place {
+  readonly number: number;
+  readonly position: number;
+  readonly end: number;
+}
+
+/** Every slot has its own place for a key, used or not: what lies otherwise was made to deceive. */
+function refuseOverlaps(places: Place[], data: number, damaged: (what: string) => Error): void {
+  places.sort((a, b) => a.position - b.position);
+  for (const [nth, { number, end }] of places.entries()) {
+    const next = places[nth + 1];
+    if (end > (next?.position ?? data))
+      throw damaged(
+        `key slot ${number} reaches to byte ${end}, ${next ? `into slot ${next.number}` : "into the data"}`,
+      );
+  }
+}
+
 export class Luks1Header {
   readonly cipher: string;
   /** `xts-plain64` and the like. */
@@ -72,28 +90,25 @@ export class Luks1Header {
     if (!getHashes().includes(this.hash))
       throw unsupported(`${name}: makes its keys with the hash ${this.hash}, which Spindle doesn't know.`);
     const slots: KeySlot[] = [];
+    const places: Place[] = [];
     for (let number = 0; number < 8; number++) {
       const at = 208 + number * 48;
       const state = bytes.readUInt32BE(at);
       if (state !== Slot.active && state !== Slot.free) throw damaged(`key slot ${number} is neither used nor free`);
-      if (state !== Slot.active) continue;
       const rounds = bytes.readUInt32BE(at + 4);
       const position = bytes.readUInt32BE(at + 40) * sector;
       if (bytes.readUInt32BE(at + 44) !== stripes)
         throw damaged(`key slot ${number} tells of ${bytes.readUInt32BE(at + 44)} stripes`);
       if (position < 592 || position + this.keyLength * stripes > source.size)
         throw damaged(`key slot ${number} should have its key at byte ${position} of ${source.size}`);
+      places.push({ number, position, end: position + this.keyLength * stripes });
+      if (state !== Slot.active) continue;
       slots.push({ number, rounds, position, salt: Buffer.from(bytes.subarray(at + 8, at + 40)) });
     }
+    refuseOverlaps(places, this.payload || source.size, damaged);
     for (const rounds of [this.digestRounds, ...slots.map((slot) => slot.rounds)])
       if (rounds < 1 || rounds > mostRounds) throw damaged(`it asks for ${rounds} rounds of hashing`);
     this.slots = slots;
-    const places = slots.map(({ position }) => ({ position, end: position + this.keyLength * stripes }));
-    places.sort((a, b) => a.position - b.position);
-    for (const [nth, { end }] of places.entries()) {
-      const next = places[nth + 1]?.position ?? (this.payload || source.size);
-      if (end > next) throw damaged(`the keys in its slots overlap each other or the data at byte ${next}`);
-    }
   }
 
   /** What messages and `info` call it: `LUKS, aes-xts-plain64`. */

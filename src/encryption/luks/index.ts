@@ -8,18 +8,30 @@ import { DecryptedSource } from "../../bytes/decrypted.js";
 import { Luks1Header } from "../../bytes/luks1.js";
 import { unsupported } from "../../errors.js";
 import type { Encryption, PlainVolume, Secrets } from "../encryption.js";
-
-const magic = "LUKS\xba\xbe";
+import { hasFirst, placeOfSecond } from "./header2.js";
+import { openLuks2 } from "./luks2.js";
 
 export const luks: Encryption = {
   name: "LUKS",
-  recognises: (source) => begins(source, magic),
-  open: openLuks1,
+  recognises: (source) => hasFirst(source) || (placeOfSecond(source) !== undefined && !isOverwritten(source)),
+  open(source, secrets) {
+    const version = hasFirst(source) ? readExactly(source, 6, 2, "the LUKS header").readUInt16BE() : 2;
+    return version === 1 ? openLuks1(source, secrets) : openLuks2(source, secrets);
+  },
 };
 
-function begins(source: ByteSource, signature: string): boolean {
-  if (source.size < 512) return false;
-  return readExactly(source, 0, signature.length, "the signature").toString("latin1") === signature;
+/**
+ * Whether what is in the first header's place tells of a later use of the volume, so that a second header is but a rest: a
+ * boot sector, the superblock of ext or XFS, the label of LVM.
+ */
+function isOverwritten(source: ByteSource): boolean {
+  const start = readExactly(source, 0, 2048, "the LUKS header");
+  return (
+    start.readUInt16BE(510) === 0x55aa ||
+    start.readUInt16LE(1080) === 0xef53 ||
+    start.toString("latin1", 0, 4) === "XFSB" ||
+    [0, 512, 1024, 1536].some((at) => start.toString("latin1", at, at + 8) === "LABELONE")
+  );
 }
 
 function openLuks1(source: ByteSource, secrets: Secrets): PlainVolume {
