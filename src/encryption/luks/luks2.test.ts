@@ -196,6 +196,16 @@ test("a header that tells what can't be, or what isn't known, is refused by name
   t.throws(() => open(twice), { code: "corrupt", message: /where something else is/ });
 });
 
+test("data that a header tells to be encrypted with nothing are as they are stored, once the key is known", (t) => {
+  if (!hasCryptsetup(t)) return;
+  const bytes = changed(volume(t), "segments.0.encryption", "cipher_null-ecb");
+  const { source } = open(bytes);
+  const read = Buffer.alloc(source.size);
+  t.is(readFully(source, 0, read), read.length);
+  t.true(read.equals(bytes.subarray(MiB)));
+  t.throws(() => open(bytes, Buffer.from("else")), { code: "locked" });
+});
+
 test("without the password a LUKS 2 header is told, and nothing is computed", (t) => {
   if (!hasCryptsetup(t)) return;
   const bytes = changed(volume(t), "keyslots.0.kdf", { ...argon2id, memory: 2 ** 22, time: 10 });
