@@ -1,5 +1,11 @@
-/** The spreading of a key over many stripes ("anti-forensic"), of LUKS 1 and 2: all are needed, so that wiping some wipes it. */
-import { createHash } from "node:crypto";
+/**
+ * What LUKS 1 and 2 do alike with keys: the spreading over many stripes ("anti-forensic"), all of which are needed, so that
+ * wiping some wipes the key.
+ */
+import { createHash, getHashes } from "node:crypto";
+
+/** Whether keys can be made with a hash of this name: OpenSSL has some (SHAKE) that have no length of their own. */
+export const makesKeys = (hash: string): boolean => getHashes().includes(hash) && !hash.startsWith("shake");
 
 /**
  * Puts the stripes of a key together (LUKS 1.2.3, section 2.4, AFmerge).

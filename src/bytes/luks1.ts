@@ -2,10 +2,10 @@
  * The header of LUKS version 1 ("LUKS On-Disk Format Specification" 1.2.3): up to eight key slots, each with a copy of the
  * one key of the data, encrypted with a key that is made of a password. All numbers are big-endian.
  */
-import { getHashes, pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
 import { corrupt, ImageError, locked, unsupported } from "../errors.js";
 import { type ByteSource, readExactly } from "./byte-source.js";
-import { mergeStripes } from "./luks-stripes.js";
+import { makesKeys, mergeStripes } from "./luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
 
 const sector = 512;
@@ -87,7 +87,7 @@ export class Luks1Header {
     this.digestRounds = bytes.readUInt32BE(164);
     if (this.keyLength < 1 || this.keyLength > longestKey)
       throw damaged(`it tells of a key of ${this.keyLength} bytes`);
-    if (!getHashes().includes(this.hash))
+    if (!makesKeys(this.hash))
       throw unsupported(`${name}: makes its keys with the hash ${this.hash}, which Spindle doesn't know.`);
     const slots: KeySlot[] = [];
     const places: Place[] = [];

@@ -13,7 +13,7 @@ import { openLuks2 } from "./luks2.js";
 
 export const luks: Encryption = {
   name: "LUKS",
-  recognises: (source) => hasFirst(source) || (placeOfSecond(source) !== undefined && !isOverwritten(source)),
+  recognises: (source) => hasFirst(source) || (!isOverwritten(source) && placeOfSecond(source) !== undefined),
   open(source, secrets) {
     const version = hasFirst(source) ? readExactly(source, 6, 2, "the LUKS header").readUInt16BE() : 2;
     return version === 1 ? openLuks1(source, secrets) : openLuks2(source, secrets);
@@ -25,7 +25,8 @@ export const luks: Encryption = {
  * boot sector, the superblock of ext or XFS, the label of LVM.
  */
 function isOverwritten(source: ByteSource): boolean {
-  const start = readExactly(source, 0, 2048, "the LUKS header");
+  const start = readExactly(source, 0, Math.min(2048, source.size), "the first bytes");
+  if (start.length < 2048) return true;
   return (
     start.readUInt16BE(510) === 0x55aa ||
     start.readUInt16LE(1080) === 0xef53 ||

@@ -148,6 +148,8 @@ const lies: readonly Lie[] = [
   ["digests", {}, "corrupt", /no digest/],
   ["digests.0.type", "sha", "unsupported", /digest of the kind sha/],
   ["digests.0.hash", "whirlpool", "unsupported", /hash whirlpool/],
+  ["digests.0.hash", "shake256", "unsupported", /hash shake256/],
+  ["keyslots.0.area.key_size", 1, "corrupt", /key_size in its JSON is 1/],
   ["digests.0.iterations", huge, "unsupported", /more than Spindle does/],
   ["digests.0.digest", "", "corrupt", /digest in its JSON has 0 bytes/],
   ["keyslots.0.key_size", 65, "corrupt", /key_size in its JSON is 65/],

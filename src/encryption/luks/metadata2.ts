@@ -3,8 +3,8 @@
  * they are encrypted (a segment), how a right key is told from a wrong one (a digest), and in which places the key is kept,
  * encrypted with keys that are made of passwords (keyslots).
  */
-import { getHashes } from "node:crypto";
 import type { Argon2Costs } from "../../bytes/argon2.js";
+import { makesKeys } from "../../bytes/luks-stripes.js";
 import { corrupt, unsupported } from "../../errors.js";
 import { Fields } from "./fields2.js";
 import type { Header2 } from "./header2.js";
@@ -151,7 +151,7 @@ function readDigest(fields: Fields, refuse: Refuse): Digest {
 
 function hashOf(fields: Fields, refuse: Refuse): string {
   const hash = fields.text("hash");
-  if (!getHashes().includes(hash)) throw refuse(`makes its keys with the hash ${hash}, which Spindle doesn't know.`);
+  if (!makesKeys(hash)) throw refuse(`makes its keys with the hash ${hash}, which Spindle doesn't know.`);
   return hash;
 }
 
@@ -173,7 +173,7 @@ function readSlot(name: string, fields: Fields, refuse: Refuse): KeySlot {
     ...cipherOf(area, "encryption", refuse),
     priority: fields.has("priority") ? fields.count("priority", 0, 2) : 1,
     keyLength,
-    ownKeyLength: area.count("key_size", 1, longestKey),
+    ownKeyLength: area.count("key_size", 16, longestKey),
     position: area.large("offset"),
     stripes,
     stripeHash: hashOf(af, refuse),
