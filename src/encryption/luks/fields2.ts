@@ -1,6 +1,8 @@
 /** Members of JSON objects that someone else wrote, each checked for its kind and its bounds as it is read. */
 import { corrupt } from "../../errors.js";
 
+const mostMembers = 32;
+
 export class Fields {
   private readonly members: Record<string, unknown>;
 
@@ -31,10 +33,12 @@ export class Fields {
     return new Fields(this.name, this.path === "" ? member : `${this.path}.${member}`, this.at(member));
   }
 
-  /** The members of an object, by their names. */
+  /** The members of an object, by their names: 32 at most, as many as a volume has key slots. */
   each(member: string): [name: string, fields: Fields][] {
     const parent = this.object(member);
-    return Object.keys(parent.members).map((name) => [name, parent.object(name)]);
+    const names = Object.keys(parent.members);
+    if (names.length > mostMembers) throw parent.wrong("", `has ${names.length} members`);
+    return names.map((name) => [name, parent.object(name)]);
   }
 
   text(member: string): string {

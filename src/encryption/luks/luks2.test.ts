@@ -192,6 +192,9 @@ test("a header that tells what can't be, or what isn't known, is refused by name
     t.throws(() => open(bytes), { instanceOf: ImageError, code, message }, `${path} = ${JSON.stringify(value)}`);
     t.true(performance.now() - started < 3000, path);
   }
+  const slots = Object.fromEntries(Array.from({ length: 33 }, (_, nth) => [nth, {}]));
+  const many = changed(volume(t), "keyslots", slots);
+  t.throws(() => open(many), { code: "corrupt", message: /keyslots in its JSON has 33 members/ });
   // The same place for two keys, and two for what only one slot is.
   const { keyslots } = JSON.parse(jsonOf(volume(t)));
   const twice = changed(volume(t), "keyslots.1", keyslots[0]);
