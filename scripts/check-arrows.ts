@@ -68,6 +68,12 @@ const arrows: readonly Arrow[] = [
     to: ["bytes", "images", "libc", "packed"],
     reason: "files are opened, unpacked where they are compressed, and known for the images that they hold",
   },
+  { from: "chain", to: ["unlocking"], reason: "a disk that is encrypted as a whole is opened with the password" },
+  {
+    from: "unlocking",
+    to: ["bytes", "encryption", "layers"],
+    reason: "what is encrypted is bytes, and so is what it hides, which is a layer of the disk",
+  },
   { from: "chain", to: ["recorded-files"], reason: "which of the files that an image names are opened" },
   { from: "chain", to: ["split-files"], reason: "the parts of a split file are opened as one" },
   {
@@ -77,12 +83,23 @@ const arrows: readonly Arrow[] = [
   },
   {
     from: "writable",
-    to: ["chain", "bytes", "images/overlay", "layers", "libc"],
+    to: ["chain", "unlocking", "bytes", "images/overlay", "layers", "libc"],
     reason: "the writable top of a chain: a file, and the disk that it makes of the layers",
   },
   {
     from: "open",
-    to: ["chain", "writable", "bytes", "format", "layers", "packed/waiting", "volumes", "filesystems", "view"],
+    to: [
+      "chain",
+      "unlocking",
+      "writable",
+      "bytes",
+      "format",
+      "layers",
+      "packed/waiting",
+      "volumes",
+      "filesystems",
+      "view",
+    ],
     reason: "the assembly line is the one place that sees all stages",
   },
   {
@@ -181,6 +198,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
     from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate", "bytes/libdeflate"],
     reason: "calls of the C library are in one file, and those of other libraries in one each",
   },
+  { modules: ["@node-rs/argon2"], from: ["bytes/argon2"], reason: "keys are made of passwords in one place" },
   { modules: ["fuse-native"], from: ["fuse"], reason: "the portable driver" },
   { modules: ["zstd-napi"], from: ["bytes", "images", "imaging"], reason: "chunks are packed and unpacked" },
   { modules: ["yargs"], from: ["cli", "commands"], reason: "only the command line reads arguments" },

@@ -18,7 +18,7 @@ need_packages fuse3 libfuse2 libdeflate0 fuse2fs exfat-fuse qemu-utils qemu-syst
   e2fsprogs attr acl \
   libcap2-bin mtools dosfstools exfatprogs ntfs-3g squashfs-tools xorriso genisoimage udftools udfclient libarchive-tools \
   sleuthkit ewf-tools afflib-tools 7zip bximage cloop-utils wimtools bchunk partclone zstd lz4 xz-utils bzip2 lbzip2 pigz tabix \
-  zip zsh fish man-db groff mandoc perl g++ make python3 time rsync util-linux procps
+  zip cryptsetup-bin zsh fish man-db groff mandoc perl g++ make python3 time rsync util-linux procps
 need_node
 need_modules
 # udev gives everybody /dev/fuse; a bare machine without udev may not have done so, and tests mount as a normal user.

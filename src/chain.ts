@@ -25,6 +25,7 @@ import { pieceSize } from "./packed/packing.js";
 import { refusePartElsewhere, refuseRawBaseElsewhere } from "./recorded-files.js";
 import { settings } from "./settings.js";
 import { partsOf } from "./split-files.js";
+import { type Keys, plainWithin } from "./unlocking.js";
 
 /** What to open and how to show it. Plain data. */
 export interface ImageSpec {
@@ -35,8 +36,12 @@ export interface ImageSpec {
   readonly format?: string;
   /** An older state of the disk that the image keeps inside itself, by id or name; default: the present state. */
   readonly snapshot?: string;
-  /** What the image and its parents are encrypted with: of a text its UTF-8. */
+  /** What the image and its parents, or the disk in it, are encrypted with: of a text its UTF-8. */
   readonly password?: Uint8Array;
+  /** The same in another way that it may be meant: of a file that ends in a newline, with that. Of encrypted disks only. */
+  readonly passwordInFull?: Uint8Array;
+  /** Take an encrypted disk as it is stored, though there is a password: for the image's own encryption. */
+  readonly asStored?: boolean;
   /** Of a file that holds several disks (an OVA) this one, by its name there. */
   readonly disk?: string;
   /** Follow an image that names parts of itself, or a raw base, outside its own folder: see recorded-files.ts. */
@@ -66,6 +71,8 @@ export interface OpenedLayers {
   passes(): PassState[];
   /** What another thread needs to build the same from the open descriptors: structured-cloneable. */
   readonly data: LayersData;
+  /** For what is encrypted within the disk. */
+  readonly keys: Keys;
   close(): void;
 }
 
@@ -91,7 +98,7 @@ export function openLayers(
     const absolute = { ...spec, path, ...bundle(path, files), parent: spec.parent && resolve(spec.parent) };
     const links = openChain(absolute, files, cache);
     const { table, folders, remembered } = files;
-    return assembled(links, { spec: absolute, files: table, folders, remembered }, files);
+    return assembled(links, { spec: absolute, files: table, folders, remembered }, files, () => files.closeFrom(0));
   } catch (error) {
     files.closeFrom(0);
     throw error;
@@ -111,17 +118,26 @@ function bundle(folder: string, files: OpenFiles): Pick<ImageSpec, "path" | "for
 
 /** The same layers in another thread, over the descriptors of the first. Closing them is left to the first. */
 export function reopenLayers(data: LayersData, cache: ChunkCache, whileWaiting?: WhileWaiting): OpenedLayers {
-  return assembled(openChain(data.spec, new OpenFiles({ whileWaiting }, data), cache), data, undefined);
+  const files = new OpenFiles({ whileWaiting }, data);
+  return assembled(openChain(data.spec, files, cache), data, files, () => {});
 }
 
-/** @param files that are closed with the layers */
-function assembled(links: readonly Link[], data: LayersData, files: OpenFiles | undefined): OpenedLayers {
+function assembled(links: readonly Link[], data: LayersData, files: OpenFiles, close: () => void): OpenedLayers {
   const layers = links.map(({ layer }) => layer);
   const wrappings = links.map((link) => link.wrappings);
+  const { password, passwordInFull, asStored = false } = data.spec;
+  const keys: Keys = {
+    passwords: [password, passwordInFull].filter((one) => one !== undefined),
+    remember: (name, compute) => files.remember(name, compute),
+  };
+  const plain = plainWithin(layers, keys, asStored);
+  if (plain) {
+    layers.splice(plain.place, 0, plain.layer);
+    wrappings.splice(plain.place, 0, []);
+  }
   const chunkSize = Math.max(0, ...[...layers, ...wrappings.flat()].map((part) => part.chunkSize ?? 0));
   const disk = new LayeredDisk(layers[0]!.name, layers);
-  const passes = () => files?.passes ?? [];
-  return { layers, wrappings, disk, chunkSize, data, passes, close: () => files?.closeFrom(0) };
+  return { layers, wrappings, disk, chunkSize, data, keys, passes: () => files.passes, close };
 }
 
 /** A layer and where it was found: its name is a path only where nothing is around it. */
@@ -205,11 +221,7 @@ function openLink(
       cache,
       options: chosen,
       companion,
-      remember(name, compute) {
-        const known = files.remembered.get(name) ?? compute();
-        files.remembered.set(name, known);
-        return known;
-      },
+      remember: (name, compute) => files.remember(name, compute),
       beside: () => files.names(dirname(path)),
       imageIn(inner, wrapping) {
         if (depth >= settings.deepestWrapping)

@@ -110,6 +110,13 @@ export class OpenFiles {
     return names;
   }
 
+  /** See Surroundings.remember. */
+  remember(name: string, compute: () => Uint8Array): Uint8Array {
+    const known = this.remembered.get(name) ?? compute();
+    this.remembered.set(name, known);
+    return known;
+  }
+
   open(path: string): FileSource {
     let source = this.sources.get(path);
     if (!source) {

@@ -13,8 +13,10 @@ import { filesystems, optical } from "./filesystems/index.js";
 import { identify, type Unread } from "./filesystems/unread/index.js";
 import type { Format, Surroundings } from "./format.js";
 import type { Disk } from "./layers/disk.js";
+import type { Layer } from "./layers/layer.js";
 import type { Waiting } from "./packed/waiting.js";
 import { settings } from "./settings.js";
+import { encryptionOf, type Keys, PlainLayer, unlock } from "./unlocking.js";
 import { diskView, writableDiskView } from "./view/disk-view.js";
 import type { Face } from "./view/faces/face.js";
 import { faceNames, facesOf } from "./view/faces/index.js";
@@ -43,6 +45,8 @@ export interface FoundVolume {
   readonly problem: ImageError | undefined;
   /** What is there instead, where Spindle knows it and doesn't read it. To ask reads what is told by it. */
   readonly unread: Unread | undefined;
+  /** What the place is encrypted with and was opened from, with what that tells. */
+  readonly encryption?: { readonly name: string; readonly facts: Record<string, unknown> };
 }
 
 /** An image with its filesystems. */
@@ -124,7 +128,7 @@ export function openFound(
 export function openFiles(spec: ImageSpec, cache?: ChunkCache, waiting?: Waiting): OpenedFiles {
   return openTree({ ...spec, view: "files" }, cache, waiting, (image, measured) => {
     const found = findFileSystems(image, image.table, measured);
-    const tree = filesView(chosen(spec, found), image.treeData.created);
+    const tree = filesView(chosen(spec, image.layers, found), image.treeData.created);
     return { ...image, found, tree, chunkSize: measured.largest };
   });
 }
@@ -164,35 +168,51 @@ const wholeDisk = "disk";
 
 /** Looks for a filesystem in each partition; on a disk without partitions on the whole disk. */
 function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkCache): FoundVolume[] {
-  const { disk } = opened;
+  const { disk, keys } = opened;
   const { codePage, session } = opened.data.spec;
   const options = { codePage, session };
   const parts = table.volumes.map((volume) => {
     const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
-    return place(`p${volume.number}`, volume, source, openFileSystem(source, filesystems, cache, options));
+    return place(`p${volume.number}`, volume, lookedInto(source, cache, options, keys));
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
   const known =
     parts.some(({ tree, problem }) => tree || problem) || parts.some(({ unread }) => unread && !unread.isTable);
-  const whole = openFileSystem(disk, known ? optical : filesystems, cache, options);
-  return parts.length > 0 && !whole.tree ? parts : [place(wholeDisk, undefined, disk, whole), ...parts];
+  const whole = known
+    ? { source: disk, ...openFileSystem(disk, optical, cache, options) }
+    : lookedInto(disk, cache, options, keys);
+  return parts.length > 0 && !whole.tree ? parts : [place(wholeDisk, undefined, whole), ...parts];
 }
 
-/** What is in a place. What isn't read is looked for when somebody asks: its signature may be far into a packed file. */
-function place(
-  name: string,
-  volume: Volume | undefined,
-  source: ByteSource,
-  { tree, problem }: Pick<FoundVolume, "tree" | "problem">,
-): FoundVolume {
+/** What a place turned out to be, and the bytes in which it was looked for: plain ones, where they could be decrypted. */
+type Contents = Pick<FoundVolume, "tree" | "problem" | "encryption"> & { readonly source: ByteSource };
+
+function lookedInto(source: ByteSource, cache: ChunkCache, options: Surroundings["options"], keys: Keys): Contents {
+  const encryption = encryptionOf(source);
+  if (!encryption) return { source, ...openFileSystem(source, filesystems, cache, options) };
+  try {
+    const plain = unlock(encryption, source, keys);
+    const { name } = encryption;
+    return {
+      source: plain.source,
+      ...openFileSystem(plain.source, filesystems, cache, options),
+      encryption: { name, facts: plain.facts },
+    };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    return { source, tree: undefined, problem: error };
+  }
+}
+
+/** What isn't read is looked for when somebody asks: its signature may be far into a packed file. */
+function place(name: string, volume: Volume | undefined, { source, ...contents }: Contents): FoundVolume {
   let unread: { readonly found: Unread | undefined } | undefined;
   return {
     name,
     volume,
-    tree,
-    problem,
+    ...contents,
     get unread() {
-      unread ??= { found: tree ? undefined : identified(source) };
+      unread ??= { found: contents.tree ? undefined : identified(source) };
       return unread.found;
     },
   };
@@ -269,17 +289,25 @@ function namedBy(found: readonly FoundVolume[], word: string): readonly FoundVol
 }
 
 /** The filesystems that the view shows: all that could be opened, or the one that is named. */
-function chosen(spec: ImageSpec, found: readonly FoundVolume[]): { name: string; tree: FileSystem }[] {
+function chosen(
+  spec: ImageSpec,
+  layers: readonly Layer[],
+  found: readonly FoundVolume[],
+): { name: string; tree: FileSystem }[] {
+  const isUnlocked = layers.some((layer) => layer instanceof PlainLayer || layer.facts.encryption !== undefined);
   const { volume, path } = spec;
   const named = volume === undefined ? found : namedBy(found, volume);
   const readable = named.flatMap(({ name, tree }) => (tree ? [{ name, tree }] : []));
+  const shut = named.find(({ problem }) => problem?.code === "locked")?.problem;
+  // A password that opens nothing is wrong; one that opened the image itself may be for nothing else.
+  if (shut && spec.password !== undefined && !isUnlocked && named.every(({ encryption }) => !encryption)) throw shut;
   if (volume !== undefined && readable.length > 1)
     throw usage(
       `${path}: ${readable.length} filesystems are called ${volume} (${readable.map(({ name }) => name).join(", ")}); name one by its number.`,
     );
   if (volume === undefined && readable[0]?.name === wholeDisk) return readable.slice(0, 1);
   if (readable.length > 0) return readable;
-  const problem = named.find((one) => one.problem)?.problem;
+  const problem = shut ?? named.find((one) => one.problem)?.problem;
   if (problem) throw problem;
   const list = found.map(
     (one) => `${one.name}${one.tree ? ` (${one.tree.type}${one.tree.label && ` "${one.tree.label}"`})` : ""}`,
@@ -310,7 +338,7 @@ export function buildTree(data: unknown, cache: ChunkCache, worker: number, whil
   const opened = reopenLayers(layers, cache, whileWaiting);
   const table = writable?.table ?? volumesOf(opened);
   if (layers.spec.view === "files")
-    return filesView(chosen(layers.spec, findFileSystems(opened, table, cache)), created);
+    return filesView(chosen(layers.spec, opened.layers, findFileSystems(opened, table, cache)), created);
   const more = { created, faces: facesFor(opened) };
   return writable
     ? writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), table, more)
@@ -354,6 +382,7 @@ function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
 }
 
 function sectorSizeOf({ layers }: OpenedLayers): number | undefined {
-  const sectorSize = layers[0]!.facts.logicalSectorSize;
+  const top = layers.find((layer) => !(layer instanceof PlainLayer))!;
+  const sectorSize = top.facts.logicalSectorSize;
   return typeof sectorSize === "number" ? sectorSize : undefined;
 }

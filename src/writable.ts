@@ -20,13 +20,14 @@ import { basename, dirname, join, relative, resolve } from "node:path";
 import { FileSource } from "./bytes/file.js";
 import { FileStore } from "./bytes/file-store.js";
 import type { LayersData, OpenedLayers } from "./chain.js";
-import { busy, ImageError, mismatch, system, usage } from "./errors.js";
+import { busy, ImageError, locked, mismatch, system, usage } from "./errors.js";
 import { type BaseRecord, headerBytes, isOverlay, layout, readOverlayHeader } from "./images/overlay/header.js";
 import { overlay as format, withinFile } from "./images/overlay/index.js";
 import type { Layer } from "./layers/layer.js";
 import { OverlayDisk } from "./layers/overlay.js";
 import { createOverlayMemory, type OverlayMemory } from "./layers/overlay-memory.js";
 import { EWOULDBLOCK, errno, failure, flock, LOCK_EX, LOCK_NB } from "./libc.js";
+import { PlainLayer } from "./unlocking.js";
 import { version } from "./version.js";
 
 /** The files of the image that is written over. */
@@ -72,7 +73,7 @@ export interface OpenedOverlay {
  *   a file that is no overlay, `system`
  */
 export function openOverlay(opened: OpenedLayers, path: string | undefined, threads: number): OpenedOverlay {
-  const top = opened.layers[0]!;
+  const top = topOf(opened);
   const { size } = opened.disk;
   const [file] = opened.data.files as readonly [LayersData["files"][number]];
   const image = new BaseFiles(
@@ -109,6 +110,20 @@ export function overlayDisk({ name, fd, memory }: OverlayData, layers: readonly 
   return new OverlayDisk(layers[0]!.name, memory, stores, layers, owner);
 }
 
+/** The image that is written over. */
+interface Top {
+  readonly name: string;
+  readonly layer: Layer;
+  /** Where its disk is encrypted and the plain bytes are written over. */
+  readonly encrypted?: BaseRecord["encrypted"];
+}
+
+function topOf({ layers: [first, second] }: OpenedLayers): Top {
+  const { name, format } = first!;
+  if (!(first instanceof PlainLayer)) return { name, layer: first! };
+  return { name, layer: second!, encrypted: { with: format, size: second!.size } };
+}
+
 function exists(path: string): boolean {
   try {
     statSync(path);
@@ -119,7 +134,7 @@ function exists(path: string): boolean {
   }
 }
 
-function openAgain(path: string, top: Layer, image: BaseFiles): number {
+function openAgain(path: string, top: Top, image: BaseFiles): number {
   let fd: number;
   try {
     fd = openSync(path, "r+");
@@ -134,7 +149,15 @@ function openAgain(path: string, top: Layer, image: BaseFiles): number {
     const { base } = readOverlayHeader(source).text;
     format
       .open(source, { path, cache: { source: () => source }, companion: () => source })
-      .parent!.check(top, image.top);
+      .parent!.check(top.layer, image.top);
+    if (base.encrypted?.with !== top.encrypted?.with)
+      throw base.encrypted
+        ? locked(
+            `${path}: was written over the plain bytes of ${top.name}, which was encrypted with ${base.encrypted.with}. Give its password with --password-file FILE, or in the variable SPINDLE_PASSWORD.`,
+          )
+        : mismatch(
+            `${path}: was written over ${top.name} as it is stored, encrypted with ${top.encrypted!.with}. Leave the password out.`,
+          );
     if (base.contentRoot === undefined && base.beneath !== image.beneath)
       throw mismatch(
         `${path}: the files that ${top.name} consists of, or is based on, were changed since this overlay was written over them. Put them back as they were.`,
@@ -159,7 +182,7 @@ function lockAlone(fd: number, path: string): void {
 }
 
 /** A new overlay appears under its name when its header is durable. */
-function make(path: string, size: number, top: Layer, image: BaseFiles): number {
+function make(path: string, size: number, top: Top, image: BaseFiles): number {
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
   let fd: number | undefined;
   try {
@@ -188,7 +211,7 @@ function makeNamesDurable(folder: string): void {
 }
 
 /** TMPDIR, or else /var/tmp, which isn't kept in memory as /tmp often is. */
-function temporary(size: number, top: Layer, image: BaseFiles): number {
+function temporary(size: number, top: Top, image: BaseFiles): number {
   const place = process.env.TMPDIR ?? (roomIn("/var/tmp") > 0 ? "/var/tmp" : tmpdir());
   let folder: string | undefined;
   try {
@@ -211,7 +234,7 @@ function roomIn(folder: string): number {
   }
 }
 
-function writeHeader(fd: number, path: string, size: number, top: Layer, image: BaseFiles): void {
+function writeHeader(fd: number, path: string, size: number, top: Top, image: BaseFiles): void {
   const text = { created: new Date().toISOString(), tool: `spindle ${version}`, base: recordOf(path, top, image) };
   try {
     ftruncateSync(fd, layout(size).fileSize);
@@ -225,17 +248,18 @@ function writeHeader(fd: number, path: string, size: number, top: Layer, image: 
   writeSync(fd, headerBytes(size, text), 0, undefined, 0);
 }
 
-function recordOf(path: string, top: Layer, image: BaseFiles): BaseRecord {
-  const { id, contentRoot, snapshot } = top.facts;
+function recordOf(path: string, { layer, encrypted }: Top, image: BaseFiles): BaseRecord {
+  const { id, contentRoot, snapshot } = layer.facts;
   const own =
-    top.format === "spin"
+    layer.format === "spin"
       ? { id: String(id), contentRoot: String(contentRoot) }
       : { fileSize: image.top.size, modified: image.top.modified, beneath: image.beneath };
   const place = image.top.name;
-  const within = withinFile(top.name);
+  const within = withinFile(layer.name);
   const record = {
-    ...{ path: place, relative: relative(dirname(resolve(path)), place), format: top.format, ...own },
+    ...{ path: place, relative: relative(dirname(resolve(path)), place), format: layer.format, ...own },
     ...(within === "" ? {} : { within }),
+    ...(encrypted ? { encrypted } : {}),
   };
   return snapshot === undefined ? record : { ...record, snapshot: String(snapshot) };
 }

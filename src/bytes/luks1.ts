@@ -2,9 +2,10 @@
  * The header of LUKS version 1 ("LUKS On-Disk Format Specification" 1.2.3): up to eight key slots, each with a copy of the
  * one key of the data, encrypted with a key that is made of a password. All numbers are big-endian.
  */
-import { createHash, getHashes, pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
 import { corrupt, ImageError, locked, unsupported } from "../errors.js";
 import { type ByteSource, readExactly } from "./byte-source.js";
+import { makesKeys, mergeStripes } from "./luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
 
 const sector = 512;
@@ -27,6 +28,24 @@ interface KeySlot {
   readonly position: number;
 }
 
+interface Place {
+  readonly number: number;
+  readonly position: number;
+  readonly end: number;
+}
+
+/** Every slot has its own place for a key, used or not: what lies otherwise was made to deceive. */
+function refuseOverlaps(places: Place[], data: number, damaged: (what: string) => Error): void {
+  places.sort((a, b) => a.position - b.position);
+  for (const [nth, { number, end }] of places.entries()) {
+    const next = places[nth + 1];
+    if (end > (next?.position ?? data))
+      throw damaged(
+        `key slot ${number} reaches to byte ${end}, ${next ? `into slot ${next.number}` : "into the data"}`,
+      );
+  }
+}
+
 export class Luks1Header {
   readonly cipher: string;
   /** `xts-plain64` and the like. */
@@ -36,7 +55,8 @@ export class Luks1Header {
   /** Where the data begin, in bytes; a container of QEMU's has its own place for them. */
   readonly payload: number;
   readonly slots: readonly KeySlot[];
-  private readonly keyLength: number;
+  /** Of the data's key, in bytes. */
+  readonly keyLength: number;
   private readonly digest: Buffer;
   private readonly digestSalt: Buffer;
   private readonly digestRounds: number;
@@ -67,22 +87,25 @@ export class Luks1Header {
     this.digestRounds = bytes.readUInt32BE(164);
     if (this.keyLength < 1 || this.keyLength > longestKey)
       throw damaged(`it tells of a key of ${this.keyLength} bytes`);
-    if (!getHashes().includes(this.hash))
+    if (!makesKeys(this.hash))
       throw unsupported(`${name}: makes its keys with the hash ${this.hash}, which Spindle doesn't know.`);
     const slots: KeySlot[] = [];
+    const places: Place[] = [];
     for (let number = 0; number < 8; number++) {
       const at = 208 + number * 48;
       const state = bytes.readUInt32BE(at);
       if (state !== Slot.active && state !== Slot.free) throw damaged(`key slot ${number} is neither used nor free`);
-      if (state !== Slot.active) continue;
       const rounds = bytes.readUInt32BE(at + 4);
       const position = bytes.readUInt32BE(at + 40) * sector;
       if (bytes.readUInt32BE(at + 44) !== stripes)
         throw damaged(`key slot ${number} tells of ${bytes.readUInt32BE(at + 44)} stripes`);
       if (position < 592 || position + this.keyLength * stripes > source.size)
         throw damaged(`key slot ${number} should have its key at byte ${position} of ${source.size}`);
+      places.push({ number, position, end: position + this.keyLength * stripes });
+      if (state !== Slot.active) continue;
       slots.push({ number, rounds, position, salt: Buffer.from(bytes.subarray(at + 8, at + 40)) });
     }
+    refuseOverlaps(places, this.payload || source.size, damaged);
     for (const rounds of [this.digestRounds, ...slots.map((slot) => slot.rounds)])
       if (rounds < 1 || rounds > mostRounds) throw damaged(`it asks for ${rounds} rounds of hashing`);
     this.slots = slots;
@@ -91,6 +114,11 @@ export class Luks1Header {
   /** What messages and `info` call it: `LUKS, aes-xts-plain64`. */
   get description(): string {
     return `LUKS, ${this.cipher}-${this.mode}`;
+  }
+
+  /** @throws ImageError `unsupported` for a cipher that isn't known, which needs no password to be told. */
+  checkCipher(): void {
+    this.cipherOf(new Uint8Array(this.keyLength));
   }
 
   /**
@@ -131,31 +159,8 @@ export class Luks1Header {
     const material = Buffer.alloc(length);
     readExactly(this.source, slot.position, Math.min(length, this.source.size - slot.position), "a key").copy(material);
     cipher.decrypt(material, 0);
-    const key = this.merge(material);
+    const key = mergeStripes(material, this.keyLength, stripes, this.hash);
     const digest = pbkdf2Sync(key, this.digestSalt, this.digestRounds, this.digest.length, this.hash);
     return timingSafeEqual(digest, this.digest) ? key : undefined;
-  }
-
-  /** Puts the stripes of a key together (section 2.4, AFmerge): all of them are needed, so that wiping some wipes it. */
-  private merge(material: Buffer): Buffer {
-    const length = this.keyLength;
-    let key: Buffer = Buffer.alloc(length);
-    for (let stripe = 0; stripe < stripes; stripe++) {
-      for (let at = 0; at < length; at++) key[at]! ^= material[stripe * length + at]!;
-      if (stripe < stripes - 1) key = this.diffuse(key);
-    }
-    return key;
-  }
-
-  private diffuse(bytes: Buffer): Buffer {
-    const size = createHash(this.hash).digest().length;
-    const parts: Buffer[] = [];
-    for (let at = 0, number = 0; at < bytes.length; at += size, number++) {
-      const counter = Buffer.alloc(4);
-      counter.writeUInt32BE(number);
-      const part = bytes.subarray(at, at + size);
-      parts.push(createHash(this.hash).update(counter).update(part).digest().subarray(0, part.length));
-    }
-    return Buffer.concat(parts);
   }
 }

@@ -50,7 +50,9 @@ export const commit: Command<Arguments> = {
     let made: Awaited<ReturnType<typeof createImage>>;
     await formerServerEnds(resolve(given.overlay), terminal);
     try {
-      made = await opening(given.overlay, given, (spec) => {
+      made = await opening(given.overlay, given, (said) => {
+        // What was written is kept as it was: over the plain bytes, or over the disk as it is stored.
+        const spec = { ...said, asStored: true };
         base = baseOf(spec);
         return createImage({
           source: given.overlay,

@@ -18,10 +18,18 @@ export interface FoundPlace {
   readonly name: string;
   /** Undefined where none was recognised, or it can't be opened. */
   readonly filesystem: FileSystemFacts | undefined;
+  /** Of a place that is encrypted and was opened with the password. */
+  readonly encryption?: EncryptionFacts;
   /** Why a filesystem that is there can't be opened. */
   readonly problem?: string;
   /** What is there that Spindle knows and doesn't read: its name as blkid has it, in words, and what it is called. */
   readonly unread?: { readonly type: string; readonly what: string; readonly label: string; readonly uuid: string };
+}
+
+/** What a place was encrypted with, as it was opened: plain JSON data. */
+export interface EncryptionFacts {
+  readonly name: string;
+  readonly facts: Record<string, unknown>;
 }
 
 export interface FileSystemFacts {
@@ -63,8 +71,9 @@ export function infoText(info: InfoResult): string {
   const warnings = [...volumes.warnings, ...info.filesystems.flatMap(placeWarnings)];
   if (warnings.length > 0) blocks.push(warnings.map((line) => `Warning: ${printable(line)}`).join("\n"));
   if (volumes.volumes.length > 0) blocks.push(volumeText(volumes));
-  for (const { name, filesystem, unread } of info.filesystems) {
+  for (const { name, filesystem, unread, encryption } of info.filesystems) {
     const place = volumes.volumes.length === 0 || name === "disk" ? "the whole disk" : name;
+    if (encryption) blocks.push(encryptionText(place, encryption));
     if (filesystem) blocks.push(fileSystemText(place, filesystem));
     if (unread) blocks.push(unreadText(place, unread));
   }
@@ -110,6 +119,9 @@ function factLines(name: string, value: unknown): string[] {
 
 const placeWarnings = ({ name, filesystem, problem }: FoundPlace) =>
   [...(problem === undefined ? [] : [problem]), ...(filesystem?.warnings ?? [])].map((line) => `${name}: ${line}`);
+
+const encryptionText = (place: string, { name, facts }: EncryptionFacts) =>
+  [`Encryption of ${place}: ${printable(name)}, opened`, aligned(factRows(facts))].join("\n");
 
 function unreadText(place: string, { what, ...rest }: NonNullable<FoundPlace["unread"]>): string {
   return [`Not read on ${place}: ${what}`, aligned(factRows(rest))].join("\n");

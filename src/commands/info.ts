@@ -50,12 +50,13 @@ export const info: Command<Arguments> = {
   },
 };
 
-function placeFacts({ name, tree, problem, unread }: FoundVolume): FoundPlace {
-  if (tree) return { name, filesystem: fileSystemFacts(tree) };
+function placeFacts({ name, tree, problem, unread, encryption }: FoundVolume): FoundPlace {
+  if (tree) return { name, filesystem: fileSystemFacts(tree), encryption };
   const told = unread && { type: unread.type, what: unread.what, label: unread.label, uuid: unread.uuid };
   return {
     name,
     filesystem: undefined,
+    encryption,
     ...(told ? { unread: told } : {}),
     ...(problem ? { problem: problem.message } : {}),
   };

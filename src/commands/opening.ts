@@ -23,7 +23,8 @@ export const openingOptions = {
   format: { value: "FORMAT", describe: "Take the image for this format, for example raw, whatever its content" },
   "password-file": {
     completes: "file",
-    describe: "A file with the image's password; otherwise SPINDLE_PASSWORD has it, or it is asked for",
+    describe:
+      "A file with the image's password, or its key file; otherwise SPINDLE_PASSWORD has it, or it is asked for",
   },
   "trust-paths": {
     type: "boolean",
@@ -46,7 +47,7 @@ export async function opening<T>(
     snapshot: given.snapshot,
     disk: given.disk,
     format: given.format,
-    password: readPassword(given["password-file"]),
+    ...readPassword(given["password-file"]),
     trustPaths: given["trust-paths"],
   };
   try {

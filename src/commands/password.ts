@@ -1,5 +1,6 @@
 /** Where the password of an encrypted image comes from: never from the command line, which every user's `ps` shows. */
 import { closeSync, constants, openSync, readSync } from "node:fs";
+import type { ImageSpec } from "../chain.js";
 import { system, usage } from "../errors.js";
 
 /** Bytes of the longest password: key files are long. */
@@ -7,18 +8,18 @@ const longest = 8 * 1024 * 1024;
 
 /**
  * The password of `file`, or else of the variable SPINDLE_PASSWORD. A newline at the end of a file is not part of it,
- * since editors and `echo` leave one there.
+ * since editors and `echo` leave one there; `passwordInFull` is the same with it, since a key file is all of its bytes.
  *
  * @param file `-` is the standard input.
  */
-export function readPassword(file: string | undefined): Uint8Array | undefined {
+export function readPassword(file: string | undefined): Pick<ImageSpec, "password" | "passwordInFull"> {
   if (file === undefined) {
     const { SPINDLE_PASSWORD: text } = process.env;
-    return text === undefined ? undefined : new TextEncoder().encode(text);
+    return text === undefined ? {} : { password: new TextEncoder().encode(text) };
   }
   const bytes = readFile(file);
   const end = bytes.at(-1) === 10 ? (bytes.at(-2) === 13 ? 2 : 1) : 0;
-  return bytes.slice(0, bytes.length - end);
+  return { password: bytes.slice(0, bytes.length - end), ...(end > 0 && { passwordInFull: bytes }) };
 }
 
 function readFile(file: string): Uint8Array {

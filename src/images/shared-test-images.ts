@@ -64,6 +64,14 @@ export function sharedContainers(t: ExecutionContext, ...families: string[]): Sh
   );
 }
 
+/** What opens an encrypted volume, as its row tells: a password, or the key file beside it; undefined for what is none. */
+export function sharedSecret({ file, secret, raw_reference_tool: tool }: SharedRow): Uint8Array | undefined {
+  const keyFile = /kept as (\w+)/.exec(secret!)?.[1];
+  if (keyFile !== undefined) return readFileSync(join(sharedFolder, dirname(file!), keyFile));
+  const words = /\bpw=(\S+)/.exec(tool!)?.[1] ?? /(?:passphrase|password): (\S+)/.exec(secret!)?.[1];
+  return words === undefined ? undefined : Buffer.from(words);
+}
+
 /** A folder that goes away with the test. */
 export function temporaryFolder(t: ExecutionContext): string {
   const folder = mkdtempSync(join(tmpdir(), "spindle-images-"));

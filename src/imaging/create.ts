@@ -81,11 +81,14 @@ export async function createImage(options: CreateOptions): Promise<Created> {
   let output: OutputFile | undefined;
   let pool: WorkerPool<CreateJob, CreateResult> | undefined;
   try {
-    source = options.stream ? undefined : open({ ...options.opening, path: options.source, parent: undefined });
+    // What is gone on with stays as it is, encrypted too.
+    const asStored = options.goesOn !== undefined || options.opening?.asStored === true;
+    const spec = { ...options.opening, path: options.source, parent: undefined, asStored };
+    source = options.stream ? undefined : open(spec);
     open.finish();
     const kept = options.goesOn && source ? source.layers[0] : undefined;
     const chunkSize = chunkSizeOf(options, base?.layers, kept);
-    const spec = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
+    const facts = source ? describeSource(options.source, source.disk) : { source: { path: "-", kind: "stream" } };
     if (source) refuseOwnImage(options.image, source, "the source");
     if (base) refuseOwnImage(options.image, base.opened, "the base, or a base of the base,");
     const sizes = source?.data.files.map(({ fd }) => fstatSync(fd).size);
@@ -143,7 +146,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
 
     const imageFolder = dirname(resolve(options.image));
     const written = writer.finish({
-      ...spec,
+      ...facts,
       created: new Date().toISOString(),
       tool: options.tool,
       ...(kept ? ownWords(kept) : {}),

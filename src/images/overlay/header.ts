@@ -61,6 +61,8 @@ export interface BaseRecord {
   readonly within?: string;
   /** The snapshot inside the image that was written over, by name; absent for the image's present state. */
   readonly snapshot?: string;
+  /** Of a disk that was decrypted, over whose plain bytes was written: with what, and its bytes as it is stored. */
+  readonly encrypted?: { readonly with: string; readonly size: number };
 }
 
 /** Where things lie in the overlay of a disk of `size` bytes, and how long its file is. */
@@ -130,12 +132,13 @@ const damaged = "The overlay is damaged; take another copy.";
 function textOf(name: string, json: Buffer): OverlayText {
   try {
     const { created, tool, base } = JSON.parse(json.toString("utf8")) as OverlayText;
-    const { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot } = base;
-    if ([path, relative, format].every((value) => typeof value === "string" && !value.includes("\0")))
+    const { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot, encrypted } = base;
+    const known = encrypted === undefined || (typeof encrypted.with === "string" && encrypted.size > 0);
+    if (known && [path, relative, format].every((value) => typeof value === "string" && !value.includes("\0")))
       return {
         created: String(created),
         tool: String(tool),
-        base: { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot },
+        base: { path, relative, format, id, contentRoot, fileSize, modified, beneath, within, snapshot, encrypted },
       };
   } catch {
     // no JSON, or none of ours

@@ -75,7 +75,8 @@ function baseReference(name: string, size: number, base: BaseRecord): ParentRefe
     const refuse = (what: string, remedy = "Put the right file back, or name it with --parent PATH.") =>
       mismatch(`${own}: ${candidate.name} is not the image that it was written over: ${what}. ${remedy}`);
     if (candidate.format !== format) throw refuse(`it is ${candidate.format}, recorded is ${format}`);
-    if (candidate.size !== disk) throw refuse(`its disk has ${candidate.size} bytes, recorded are ${disk}`);
+    const stored = recorded.encrypted?.size ?? disk;
+    if (candidate.size !== stored) throw refuse(`its disk has ${candidate.size} bytes, recorded are ${stored}`);
     const within = withinFile(candidate.name);
     if (within !== (recorded.within ?? ""))
       throw refuse(

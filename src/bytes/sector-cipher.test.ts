@@ -1,13 +1,8 @@
-/** LUKS 1 containers that cryptsetup and others made, and the modes of encryption against OpenSSL's own. */
-import { createCipheriv, createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+/** The modes of encryption of disks, against OpenSSL's own of each sector. */
+import { createCipheriv } from "node:crypto";
 import test from "ava";
-import { sharedRows, unpackShared } from "../images/shared-test-images.js";
-import { readFully, Slice } from "./byte-source.js";
+import { readFully } from "./byte-source.js";
 import { DecryptedSource } from "./decrypted.js";
-import { FileSource } from "./file.js";
-import { Luks1Header } from "./luks1.js";
 import { MemorySource } from "./memory.js";
 import { cipherSector, sectorCipher } from "./sector-cipher.js";
 
@@ -74,27 +69,19 @@ test("ciphers and modes that aren't known are refused in words", (t) => {
   t.throws(() => sectorCipher("aes", "xts-plain64", key.subarray(0, 40)), { message: /key of 160 bits/ });
 });
 
-const rows = sharedRows().filter(({ container, raw_sha256 }) => container!.startsWith("luks1") && raw_sha256 !== "");
-if (rows.length === 0)
-  test("the shared LUKS 1 containers", (t) => t.pass(t.log("skipped: there are no shared images") as undefined));
-for (const row of rows)
-  test(`${row.file} is the disk that cryptsetup's key gives, or refused by name`, (t) => {
-    const path = unpackShared(t, row, row.secret!.includes("keyfile1") ? ["luks1_keyfile1"] : []);
-    const keyFile = join(dirname(path), "luks1_keyfile1");
-    const words = /(?:passphrase|password): (\S+)/.exec(row.secret!)?.[1];
-    const file = FileSource.open(path);
-    t.teardown(() => file.close());
-    if (row.file!.includes("whirlpool")) {
-      // OpenSSL 3 keeps that hash among its legacy algorithms, which Node leaves out.
-      t.throws(() => new Luks1Header(file, basename(path)), { message: /makes its keys with the hash whirlpool/ });
-      return;
-    }
-    const header = new Luks1Header(file, basename(path));
-    const password = words === undefined && existsSync(keyFile) ? readFileSync(keyFile) : Buffer.from(words ?? "");
-    const cipher = header.cipherOf(header.open(password));
-    const disk = new DecryptedSource(new Slice("disk", file, header.payload, file.size - header.payload), cipher);
-    t.is(disk.size, Number(row.raw_size));
-    const bytes = Buffer.alloc(disk.size);
-    readFully(disk, 0, bytes);
-    t.is(createHash("sha256").update(bytes).digest("hex"), row.raw_sha256);
-  });
+test("larger sectors have the vector of their first 512 bytes, and a volume may begin at another than 0", (t) => {
+  const plain = Buffer.from(Array.from({ length: 5 * 4096 }, (_, at) => (at * 29 + (at >> 7)) & 0xff));
+  const packed = Buffer.concat(
+    [0, 1, 2, 3, 4].map((nth) =>
+      createCipheriv("aes-256-xts", key, vector(70 + nth * 8)).update(plain.subarray(nth * 4096, (nth + 1) * 4096)),
+    ),
+  );
+  const cipher = sectorCipher("aes", "xts-plain64", key, 4096);
+  const source = new DecryptedSource(new MemorySource("m", Buffer.concat([packed, Buffer.alloc(512)])), cipher, 70);
+  t.is(source.size, plain.length);
+  for (const position of [0, 1, 512, 4095, 4096, 9000, plain.length - 1]) {
+    const target = Buffer.alloc(5000);
+    const got = readFully(source, position, target);
+    t.true(target.subarray(0, got).equals(plain.subarray(position, position + 5000)), `at ${position}`);
+  }
+});
