@@ -6,55 +6,73 @@
 import { createCipheriv, createDecipheriv, createHash, getHashes } from "node:crypto";
 import { unsupported } from "../errors.js";
 
-/** Bytes of a sector, whatever the disk's own are. */
+/** Bytes of a sector, whatever the disk's own are, unless a volume tells that it was encrypted in larger ones. */
 export const cipherSector = 512;
 /** Bytes of a block of AES. */
 const block = 16;
 
 export interface SectorCipher {
-  /** Decrypts `bytes`, whole sectors of which the first has the number `sector`, in place. */
+  /** Bytes that are encrypted with one vector: a power of two, at least 512. */
+  readonly sectorSize: number;
+  /**
+   * Decrypts `bytes`, whole sectors, in place.
+   * @param sector the number of the first, counted in 512 bytes whatever a sector has: that is how dm-crypt makes vectors
+   */
   decrypt(bytes: Uint8Array, sector: number): void;
 }
 
 /**
- * @param cipher `aes`; no other is in the OpenSSL that comes with Node.
+ * @param cipher `aes`, and `cipher_null`, which changes nothing; no other is in the OpenSSL that comes with Node.
  * @param mode as LUKS writes it: `xts-plain64`, `cbc-essiv:sha256`, `cbc-plain`, `ecb`.
+ * @param sectorSize bytes that are encrypted with one vector: a power of two, at least 512
  * @throws ImageError `unsupported`, without a file's name.
  */
-export function sectorCipher(cipher: string, mode: string, key: Uint8Array): SectorCipher {
+export function sectorCipher(
+  cipher: string,
+  mode: string,
+  key: Uint8Array,
+  sectorSize: number = cipherSector,
+): SectorCipher {
   const [chaining = "", vectors = "", hash = ""] = mode.split(/[-:]/);
+  if (cipher === "cipher_null") return { sectorSize, decrypt: () => {} };
   if (cipher !== "aes") throw unsupported(`it is encrypted with ${cipher}, and Spindle decrypts AES only`);
   const bits = (key.length * 8) / (chaining === "xts" ? 2 : 1);
   if (![128, 192, 256].includes(bits)) throw unsupported(`it is encrypted by AES with a key of ${bits} bits`);
-  if (chaining === "ecb") return { decrypt: (bytes) => bytes.set(ecb(key, bytes, false)) };
+  if (chaining === "ecb") return { sectorSize, decrypt: (bytes) => bytes.set(ecb(key, bytes, false)) };
   if (chaining === "xts") {
     const [first, second] = [key.subarray(0, key.length / 2), key.subarray(key.length / 2)];
-    const ivs = vectorMaker(mode, vectors, hash, first);
-    return { decrypt: (bytes, sector) => decryptXts(bytes, first, ecb(second, ivs(sector, sectorsIn(bytes)), true)) };
+    const ivs = vectorMaker(mode, vectors, hash, first, sectorSize);
+    const decrypt = (bytes: Uint8Array, sector: number) =>
+      decryptXts(bytes, first, ecb(second, ivs(sector, bytes.length / sectorSize), true), sectorSize);
+    return { sectorSize, decrypt };
   }
   if (chaining === "cbc") {
-    const ivs = vectorMaker(mode, vectors, hash, key);
-    return { decrypt: (bytes, sector) => decryptCbc(bytes, key, ivs(sector, sectorsIn(bytes))) };
+    const ivs = vectorMaker(mode, vectors, hash, key, sectorSize);
+    const decrypt = (bytes: Uint8Array, sector: number) =>
+      decryptCbc(bytes, key, ivs(sector, bytes.length / sectorSize), sectorSize);
+    return { sectorSize, decrypt };
   }
   throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
 }
 
-const sectorsIn = (bytes: Uint8Array) => bytes.length / cipherSector;
-
 /** Initialisation vectors of sectors that follow each other, 16 bytes each. */
 type Vectors = (first: number, count: number) => Buffer;
 
-function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Array): Vectors {
+function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Array, sectorSize: number): Vectors {
+  const step = sectorSize / cipherSector;
   const counted: Vectors = (first, count) => {
     const all = Buffer.alloc(count * block);
-    for (let nth = 0; nth < count; nth++) {
-      all.writeUInt32LE((first + nth) % 0x100000000, nth * block);
+    for (let nth = 0, sector = first; nth < count; nth++, sector += step) {
+      all.writeUInt32LE(sector % 0x100000000, nth * block);
       // `plain` has 32 bits, and begins anew behind them.
-      if (vectors !== "plain") all.writeUInt32LE(Math.floor((first + nth) / 0x100000000), nth * block + 4);
+      if (vectors !== "plain") all.writeUInt32LE(Math.floor(sector / 0x100000000), nth * block + 4);
     }
     return all;
   };
   if (vectors === "plain" || vectors === "plain64") return counted;
+  // As dm-crypt has it for BitLocker: counted in the volume's own sectors, and positions in bytes, encrypted.
+  if (vectors === "large64") return (first, count) => numbers(first / step, count, 1);
+  if (vectors === "eboiv") return (first, count) => ecb(key, numbers(first * cipherSector, count, sectorSize), true);
   if (vectors !== "essiv" || !getHashes().includes(hash))
     throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
   const salt = createHash(hash).update(key).digest();
@@ -63,19 +81,29 @@ function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Arra
   return (first, count) => ecb(salt, counted(first, count), true);
 }
 
+/** `first`, `first + step` and so on, each as a vector: 128 bits, little-endian. */
+export function numbers(first: number, count: number, step: number): Buffer {
+  const all = Buffer.alloc(count * block);
+  for (let nth = 0, number = first; nth < count; nth++, number += step) {
+    all.writeUInt32LE(number % 0x100000000, nth * block);
+    all.writeUInt32LE(Math.floor(number / 0x100000000), nth * block + 4);
+  }
+  return all;
+}
+
 /** AES of every block by itself. */
-function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
+export function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
   const cipher = (encrypt ? createCipheriv : createDecipheriv)(`aes-${key.length * 8}-ecb`, key, null);
   cipher.setAutoPadding(false);
   return cipher.update(bytes);
 }
 
 /** CBC of all sectors as if they were one: the first block of each then lacks its own vector and has another's end. */
-function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer): void {
+function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer, sectorSize: number): void {
   const cipher = createDecipheriv(`aes-${key.length * 8}-cbc`, key, ivs.subarray(0, block));
   cipher.setAutoPadding(false);
   const plain = cipher.update(bytes);
-  for (let at = cipherSector, iv = block; at < bytes.length; at += cipherSector, iv += block)
+  for (let at = sectorSize, iv = block; at < bytes.length; at += sectorSize, iv += block)
     for (let nth = 0; nth < block; nth++) plain[at + nth]! ^= bytes[at - block + nth]! ^ ivs[iv + nth]!;
   bytes.set(plain);
 }
@@ -84,7 +112,7 @@ function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer): void {
  * XTS (IEEE 1619): each block is masked, decrypted and masked again; the first mask of a sector is its encrypted vector
  * (`tweaks`), and each further one the double of that before it in the field of 2^128.
  */
-function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer): void {
+function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer, sectorSize: number): void {
   const words = bytes.length / 4;
   const masks = new Uint32Array(words);
   for (let sector = 0, at = 0; at < words; sector += block) {
@@ -94,7 +122,7 @@ function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer): void {
       number,
       number,
     ];
-    for (const end = at + cipherSector / 4; at < end; at += 4) {
+    for (const end = at + sectorSize / 4; at < end; at += 4) {
       masks[at] = a;
       masks[at + 1] = b;
       masks[at + 2] = c;
