@@ -88,7 +88,7 @@ test("any byte of the first copy changed is told, and the next one read", (t) =>
   t.true(changeEach(t, made, length, [At.metadata[0]], [0x10], renewChecksum).same > length / 2);
   made.image[At.metadata[0] + 200]! ^= 1;
   const { facts } = bitlocker.open(new MemorySource("v", made.image), given());
-  t.is(facts.metadata, At.metadata[1]);
+  t.is(facts.metadataAt, At.metadata[1]);
   t.deepEqual(facts.damagedMetadata, ["v: BitLocker's metadata at byte 131072: their checksum is wrong."]);
 });
 

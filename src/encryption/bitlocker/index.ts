@@ -19,7 +19,7 @@ import type { Encryption, Secrets } from "../encryption.js";
 import { type BootSector, isBitLocker, readBootSector } from "./boot-sector.js";
 import { readConversion } from "./conversion.js";
 import { elephant } from "./elephant.js";
-import { kindInWords, type OpenedKeys, openKeys } from "./keys.js";
+import { inWords, kindInWords, type OpenedKeys, openKeys } from "./keys.js";
 import { type Metadata, readMetadata, State } from "./metadata.js";
 import { type Layout, PlainSource } from "./plain-source.js";
 
@@ -67,14 +67,13 @@ export const bitlocker: Encryption = {
       ...(keys && { cipher: keys.cipher.name, keyBits: keys.cipher.bits }),
       sectorSize,
       label: metadata.label,
-      id: metadata.id,
+      uuid: metadata.id.toLowerCase(),
       ...(metadata.created !== undefined && { created: metadata.created }),
       state: stateInWords(boot, metadata),
-      ...(metadata.encrypted > 0 && { encryptedBytes: metadata.encrypted }),
+      ...(metadata.encrypted > 0 && { encryptedSize: metadata.encrypted }),
       protectors: metadata.protectors.map(({ id, kind }) => ({ id, kind: kindInWords(kind) })),
-      ...(keys && { openedWith: { id: keys.by.id, kind: kindInWords(keys.by.kind) } }),
-      metadata: metadata.position,
-      ...(problems.length > 0 && { damagedMetadata: problems }),
+      ...(keys && { openedWith: inWords(keys.by) }),
+      ...(problems.length > 0 && { metadataAt: metadata.position, damagedMetadata: problems }),
     };
     return { source: plain, facts };
   },

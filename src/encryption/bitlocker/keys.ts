@@ -120,10 +120,12 @@ function opened({ nonce, tag, data }: Sealed, key: Uint8Array): Buffer | undefin
 
 /** `password (protector ID), TPM and PIN (protector ID)` */
 function list(protectors: readonly Protector[]): string {
-  const some = protectors.slice(0, mostTried).map(({ kind, id }) => `${kindInWords(kind)} (protector ${id})`);
+  const some = protectors.slice(0, mostTried).map(inWords);
   const more = protectors.length > mostTried ? `, and ${protectors.length - mostTried} more` : "";
   return some.length === 0 ? "protectors, of which there are none" : some.join(" or ") + more;
 }
+
+export const inWords = ({ kind, id }: Protector) => `${kindInWords(kind)} (protector ${id})`;
 
 export function kindInWords(kind: number): string {
   if (kind === Kind.clear) return "clear key";
