@@ -70,6 +70,9 @@ function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Arra
     return all;
   };
   if (vectors === "plain" || vectors === "plain64") return counted;
+  // As dm-crypt has it for BitLocker: counted in the volume's own sectors, and positions in bytes, encrypted.
+  if (vectors === "large64") return (first, count) => numbers(first / step, count, 1);
+  if (vectors === "eboiv") return (first, count) => ecb(key, numbers(first * cipherSector, count, sectorSize), true);
   if (vectors !== "essiv" || !getHashes().includes(hash))
     throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
   const salt = createHash(hash).update(key).digest();
@@ -78,8 +81,18 @@ function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Arra
   return (first, count) => ecb(salt, counted(first, count), true);
 }
 
+/** `first`, `first + step` and so on, each as a vector: 128 bits, little-endian. */
+export function numbers(first: number, count: number, step: number): Buffer {
+  const all = Buffer.alloc(count * block);
+  for (let nth = 0, number = first; nth < count; nth++, number += step) {
+    all.writeUInt32LE(number % 0x100000000, nth * block);
+    all.writeUInt32LE(Math.floor(number / 0x100000000), nth * block + 4);
+  }
+  return all;
+}
+
 /** AES of every block by itself. */
-function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
+export function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
   const cipher = (encrypt ? createCipheriv : createDecipheriv)(`aes-${key.length * 8}-ecb`, key, null);
   cipher.setAutoPadding(false);
   return cipher.update(bytes);
