@@ -29,6 +29,17 @@ export function packZstd(bytes: Uint8Array, level: number): Uint8Array {
 /** Of this thread: what the last frame was unpacked with. With its window it may have 128 MiB, which no collector sees. */
 let spare: InstanceType<typeof binding.DCtx> | undefined;
 
+/** Bytes that a frame of `packZstd` unpacks to: its header tells (RFC 8878, 3.1.1.1). */
+export function sizeOfPacked(frame: Uint8Array): number {
+  const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
+  const descriptor = bytes[4]!;
+  const isSingle = (descriptor & 0x20) !== 0;
+  const at = isSingle ? 5 : 6;
+  const width = [isSingle ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
+  if (width === 8) return Number(bytes.readBigUInt64LE(at));
+  return width === 0 ? 0 : bytes.readUIntLE(at, width) + (width === 2 ? 256 : 0);
+}
+
 /** One zstd frame, step by step. A window beyond 128 MiB is refused, as the zstd command does by itself. */
 export class Unzstd implements StreamUnpacker {
   consumed = 0;
@@ -36,10 +47,18 @@ export class Unzstd implements StreamUnpacker {
   ended = false;
   private context: InstanceType<typeof binding.DCtx> | undefined;
 
-  constructor() {
-    this.context = spare ?? new binding.DCtx();
-    if (spare) spare.reset(binding.ResetDirective.sessionOnly);
+  /** @param before content that the frame's blocks refer to, for a frame that begins in the middle of another's content */
+  constructor(before?: Uint8Array) {
+    const context = spare ?? new binding.DCtx();
+    // What the frame before referred to is forgotten too.
+    if (spare) spare.reset(binding.ResetDirective.sessionAndParameters);
     spare = undefined;
+    this.context = context;
+    if (!before || before.length === 0) return;
+    // What begins like a dictionary with tables would be taken for one; its first byte is the farthest away.
+    const isLikeOne =
+      before.length >= 4 && Buffer.from(before.subarray(0, 4)).readUInt32LE() === binding.MAGIC_DICTIONARY;
+    context.loadDictionary(isLikeOne ? before.subarray(1) : before);
   }
 
   step(input: Uint8Array, target: Uint8Array): void {

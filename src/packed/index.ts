@@ -8,8 +8,8 @@
  *
  * - **The pass** goes through the packed file once. Where the file has an index of its own (xz of many blocks, BGZF, zstd of
  *   many frames) it leaps from header to header and takes no time; otherwise it unpacks everything and notes where one can
- *   begin again (gzip: seek points; bzip2: blocks). What has no place to begin at, a zstd frame or an xz block of many
- *   hundred megabytes, is kept itself, as small zstd frames.
+ *   begin again (gzip: seek points; bzip2: blocks; large zstd frames: jobs). What has no place to begin at, an xz block of
+ *   many hundred megabytes, is kept itself, as small zstd frames.
  * - **Reads are answered meanwhile**: what the pass has come to at once, the rest when it gets there. The pass has a thread
  *   of its own, and what it writes only ever grows, so any number of threads and processes read along.
  * - **The next time** the table is there: bound to the sizes and times of change of all parts and samples of their bytes; records,

@@ -1,6 +1,5 @@
 /** Runs the pass of a packed file: its pieces go to the table, and how far it is to the shared progress. */
-import { windowSize } from "../bytes/inflate.js";
-import { packZstd, unpackZstd } from "../bytes/zstd.js";
+import { packZstd, sizeOfPacked, unpackZstd } from "../bytes/zstd.js";
 import { corrupt, ImageError, system } from "../errors.js";
 import { cacheLimit, makeRoom } from "./cache-folder.js";
 import { type PackedFile, type Piece, PieceKind, type PieceWriter } from "./packing.js";
@@ -182,6 +181,6 @@ const none = new Uint8Array(0);
 /** A window as the table keeps it: packed, or nothing. */
 export function unpackWindow(data: Uint8Array): Uint8Array {
   if (data.length === 0) return data;
-  const window = new Uint8Array(windowSize);
+  const window = new Uint8Array(sizeOfPacked(data));
   return window.subarray(0, unpackZstd(data, window));
 }

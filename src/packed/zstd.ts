@@ -11,28 +11,22 @@
  *       5e 2a 4d 18 | size, 4 | packed and unpacked size, checksum or none, of each | frames, 4 | flags, 1 | b1 ea 92 8f
  *
  * A frame up to 256 MiB is a piece. Where its size is told, the pass leaps from frame to frame, in a frame from block to
- * block; where it isn't, the frame is unpacked for its length. The content of a larger frame, mostly a file's only one, has
- * no way into it and is kept.
+ * block; where it isn't, the frame is unpacked for its length. A larger frame, mostly a file's only one, is gone through for
+ * places to begin at (zstd-points.ts).
  */
 import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
-import { Unzstd } from "../bytes/zstd.js";
-import { corrupt, unsupported } from "../errors.js";
-import { keepContent, type Unpacking } from "./kept-content.js";
-import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
+import { corrupt } from "../errors.js";
+import { PackedInput, placeIn, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
+import { FrameUnpacker, isSkippable, magic, type Point, readFrameHeader, skipToFrame } from "./zstd-frame.js";
+import { indexFrame, pointOf } from "./zstd-points.js";
 
-const magic = 0xfd2fb528;
 const seekMagic = 0x8f92eab1;
-const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
 
-/** What libzstd takes by itself, in bytes. */
-const largestWindow = 2 ** 27;
 /** A frame of unknown size that is packed into more than this is taken for one that is too large to be a piece. */
 const largestPacked = 1 << 26;
-/** Bytes of a frame that are read at once. */
-const largestRead = 1 << 18;
 /** Milliseconds that opening takes for leaping through the frames. */
 const lookTime = 100;
 
@@ -55,8 +49,8 @@ interface Frame {
   readonly at: number;
   /** Of its content, in bytes; undefined where it isn't told. */
   readonly size: number | undefined;
-  /** In the file, in bytes. */
-  readonly packed: number;
+  /** In the file, in bytes; of a large frame not known before it was gone through. */
+  packed: number | undefined;
   readonly checksum: boolean;
 }
 
@@ -89,12 +83,12 @@ class ZstdFile implements PackedFile {
     const buffer = Buffer.alloc(pieceSize);
     let count = 0;
     for (const frame of this.frames(writer)) {
-      const { at, size, packed } = frame;
-      if ((size ?? 0) > largestPiece || (size === undefined && packed > largestPacked))
-        yield* keepContent(writer, this.source, size, new FrameUnpacker(this.source, frame));
-      else if (size === undefined) yield* this.measured(writer, frame, buffer);
+      const { at, size } = frame;
+      if (frame.packed === undefined || (size ?? 0) > largestPiece)
+        frame.packed = yield* indexFrame(this.source, writer, at, size);
+      else if (size === undefined) yield* this.measured(writer, at, frame.packed, buffer);
       else if (size > 0) writer.packed(size, { at: at * 8 });
-      writer.progress(at + packed);
+      writer.progress(at + frame.packed);
       if (++count % 1024 === 0) yield;
     }
   }
@@ -108,9 +102,8 @@ class ZstdFile implements PackedFile {
   }
 
   /** Unpacks a frame for its length. */
-  private *measured(writer: PieceWriter, frame: Frame, buffer: Buffer): Generator<void, void> {
-    const { at, packed } = frame;
-    const unpacking = new FrameUnpacker(this.source, frame);
+  private *measured(writer: PieceWriter, at: number, packed: number, buffer: Buffer): Generator<void, void> {
+    const unpacking = new FrameUnpacker(this.source, { at, packed });
     let length = 0;
     let crc = 0;
     let isZeros = true;
@@ -127,8 +120,7 @@ class ZstdFile implements PackedFile {
     } finally {
       unpacking.close();
     }
-    if (length > largestPiece)
-      yield* keepContent(writer, this.source, undefined, new FrameUnpacker(this.source, frame));
+    if (length > largestPiece) yield* indexFrame(this.source, writer, at, undefined);
     else if (isZeros && writer.position > 0) writer.zeros(length);
     else if (length > 0) writer.packed(length, { at: at * 8, crc });
   }
@@ -161,7 +153,10 @@ function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame,
       );
     }
     const { size, checksum } = readFrameHeader(input);
+    const frame: Frame = { at, size, packed: undefined, checksum };
     for (let last = false; !last; ) {
+      // Who goes through the frame comes to its end.
+      if (size === undefined && input.position - at > largestPacked) break;
       const header = input.take(3, "a zstd frame").readUIntLE(0, 3);
       last = (header & 1) === 1;
       const kind = (header >> 1) & 3;
@@ -172,56 +167,14 @@ function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame,
       input.skip(kind === 1 ? 1 : header >> 3);
       if (input.position > source.size) throw truncated(source, "a zstd frame");
       writer?.progress(input.position);
+      if (!last) continue;
+      if (checksum) input.take(4, "a zstd frame");
+      frame.packed = input.position - at;
     }
-    if (checksum) input.take(4, "a zstd frame");
-    yield { at, size, packed: input.position - at, checksum };
+    yield frame;
+    if (frame.packed === undefined) return;
+    input.seek(at + frame.packed);
   }
-}
-
-/** Passes over skippable frames. */
-function skipToFrame(input: PackedInput): void {
-  for (;;) {
-    const head = input.peek(8);
-    if (head.length < 8 || !isSkippable(head.readUInt32LE(0))) return;
-    const end = input.position + 8 + head.readUInt32LE(4);
-    if (end > input.source.size) throw truncated(input.source, "a skippable zstd frame");
-    input.seek(end);
-  }
-}
-
-/** RFC 8878, 3.1.1.1. Reads up to the first block. */
-function readFrameHeader(input: PackedInput): { size: number | undefined; checksum: boolean } {
-  const { source, position } = input;
-  const what = "the header of a zstd frame";
-  const descriptor = input.take(5, what)[4]!;
-  const single = (descriptor & 0x20) !== 0;
-  if ((descriptor & 8) !== 0)
-    throw unsupported(`${source.name}: the zstd frame at byte ${position} has flags that Spindle doesn't know.`);
-  let window: number | undefined;
-  if (!single) {
-    const byte = input.take(1, what)[0]!;
-    const base = 2 ** (10 + (byte >> 3));
-    window = base + (base / 8) * (byte & 7);
-  }
-  const dictionaryLength = [0, 1, 2, 4][descriptor & 3]!;
-  if (dictionaryLength > 0 && input.take(dictionaryLength, what).some((byte) => byte !== 0))
-    throw unsupported(
-      `${source.name}: was packed with a dictionary, which is another file. Unpack it with zstd -d -D.`,
-    );
-  const sizeLength = [single ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
-  let size: number | undefined;
-  if (sizeLength > 0) {
-    const bytes = Buffer.alloc(8);
-    input.take(sizeLength, what).copy(bytes);
-    size = Number(bytes.readBigUInt64LE(0)) + (sizeLength === 2 ? 256 : 0);
-    if (!Number.isSafeInteger(size))
-      throw corrupt(`${source.name}: the zstd frame at byte ${position} tells ${size} bytes. It is damaged.`);
-  }
-  if ((window ?? size ?? 0) > largestWindow)
-    throw unsupported(
-      `${source.name}: the zstd frame at byte ${position} needs ${window ?? size} bytes of memory (it was packed with --long or --ultra); Spindle takes up to ${largestWindow}. Unpack it with zstd -d --long=31.`,
-    );
-  return { size, checksum: (descriptor & 4) !== 0 };
 }
 
 interface SeekTable {
@@ -263,65 +216,21 @@ function* tableFrames(source: ByteSource, { at: end, entries, entrySize, count }
     );
 }
 
-/** Unpacks one frame. */
-class FrameUnpacker implements Unpacking {
-  private readonly unpacker = new Unzstd();
-  private readonly input: PackedInput;
-
-  /** @param frame where it is; with `packed`, no more is read at once than that: there may be many small ones. */
-  constructor(
-    private readonly source: ByteSource,
-    { at, packed = largestRead }: { readonly at: number; readonly packed?: number },
-  ) {
-    this.input = new PackedInput(source, Math.min(packed, largestRead));
-    this.input.seek(at);
-    skipToFrame(this.input);
-    const start = this.input.position;
-    // What it would allocate is looked at first.
-    if (this.input.peek(4).length === 4) readFrameHeader(this.input);
-    this.input.seek(start);
-  }
-
-  /** The first byte behind what was used of the file. */
-  get position(): number {
-    return this.input.position;
-  }
-
-  read(target: Uint8Array): number {
-    const { unpacker, input, source } = this;
-    for (let filled = 0; ; ) {
-      if (unpacker.ended || filled === target.length) return filled;
-      const bytes = input.bytes();
-      try {
-        unpacker.step(bytes, target.subarray(filled));
-      } catch (error) {
-        throw damaged(source, input.position, error);
-      }
-      input.skip(unpacker.consumed);
-      filled += unpacker.produced;
-      if (unpacker.consumed === 0 && unpacker.produced === 0 && !unpacker.ended)
-        throw bytes.length === 0
-          ? truncated(source, "a zstd frame")
-          : damaged(source, input.position, corrupt("the zstd data is damaged"));
-    }
-  }
-
-  close(): void {
-    this.unpacker.close();
-  }
-}
-
 class ZstdReader implements PieceReader {
   private frame: FrameUnpacker | undefined;
   /** Whether the piece was unpacked in the pass: what was only told must not go on into another frame. */
   private isMeasured = false;
+  /** Whether the frame goes on behind the piece. */
+  private isWithin = false;
   private readonly spare = Buffer.alloc(64);
 
   constructor(private readonly source: ByteSource) {}
 
-  begin({ at, crc }: Piece): void {
-    this.goTo(at / 8);
-    this.isMeasured = crc !== undefined;
+  begin(piece: Piece, window: Uint8Array): void {
+    const point = pointOf(piece, window);
+    this.goTo(piece.at / 8, point);
+    this.isMeasured = piece.crc !== undefined;
+    this.isWithin = point !== undefined;
   }
 
   fill(target: Uint8Array): void {
@@ -333,11 +242,12 @@ class ZstdReader implements PieceReader {
       if (!this.isMeasured || position >= this.source.size)
         throw corrupt(`${this.source.name}: a zstd frame doesn't unpack to the length that is told. It is damaged.`);
       this.goTo(position);
+      this.isWithin = false;
     }
   }
 
   finish(): void {
-    if (this.frame!.read(this.spare) > 0)
+    if (!this.isWithin && this.frame!.read(this.spare) > 0)
       throw corrupt(
         `${this.source.name}: the zstd frame before byte ${this.frame!.position} unpacks to more than the length that is told. It is damaged.`,
       );
@@ -345,9 +255,9 @@ class ZstdReader implements PieceReader {
     this.frame = undefined;
   }
 
-  private goTo(at: number): void {
+  private goTo(at: number, point?: Point): void {
     this.frame?.close();
     this.frame = undefined;
-    this.frame = new FrameUnpacker(this.source, { at });
+    this.frame = new FrameUnpacker(this.source, { at }, point);
   }
 }
