@@ -21,6 +21,7 @@ import {
   save,
   sfdisk,
 } from "./clonezilla-test-tools.js";
+import { piecesOf } from "./pieces.js";
 
 const needs = (t: ExecutionContext) => needsSfdisk(t) && needsPackers(t);
 
@@ -222,6 +223,40 @@ test("a partition that LVM had is refused in words, and its volumes are images o
   refusesThird(t, folder, disk, position, ["sda3", "vg_one", "--disk", "vg_one-root"]);
   isDisk(t, { path: folder, disk: "vg_one-root" }, volume, MiB);
 });
+
+test("a partition that LUKS had is refused in words, and what was in it is an image of its own", (t) => {
+  if (!needs(t)) return;
+  const path = testFolder(t);
+  const { folder, disk, places } = save(path, { script: mbr, saved: { sda1: "partclone", sda3: "dd" }, packed: "zst" });
+  const { position, size } = places.get("sda3")!;
+  const within = "luks-9f36038f-7cb9-4058-9811-923af5ec3b38";
+  renameSync(`${folder}/sda3.dd-ptcl-img.zst`, `${folder}/${within}.dd-ptcl-img.zst`);
+  writeFileSync(`${folder}/sda3-luksHeader.bin`, "LUKS");
+  const list = `# <Block device> <UUID> <Device mapped name>\n/dev/sda3 9f36038f-7cb9-4058-9811-923af5ec3b38 ${within}\n`;
+  writeFileSync(`${folder}/luks-dev.list`, list);
+  refusesThird(t, folder, disk, position, ["sda3", "LUKS", "--disk", within]);
+  isDisk(t, { path: folder, disk: within }, disk.subarray(position, position + size), 1 << 20);
+});
+
+test("pieces go on behind yz, and may have more letters from the start", (t) => {
+  const two = [...Array(26 * 25).keys()].map((number) => letters(number, 2));
+  for (const ends of [
+    [...two, "zaaa", "zaab"],
+    ["aaa", "aab", "aac"],
+    ["aaaa", "aaab", "aaac"],
+  ]) {
+    const names = ends.map((end) => `sda1.ext4-ptcl-img.zst.${end}`);
+    const others = ["parts", "sda1.info", "sda10.ext4-ptcl-img.gz.aa", "sda-pt.sf"];
+    const found = piecesOf("/img", "sda1", [...others, ...names].sort())!;
+    t.deepEqual(found, { files: names, name: "sda1.ext4-ptcl-img.zst", byPartclone: true, packing: "zstd" });
+    const lacking = [...names];
+    const [gone] = lacking.splice(1, 1);
+    t.throws(() => piecesOf("/img", "sda1", lacking), { message: new RegExp(`not ${gone}`) });
+  }
+});
+
+const letters = (number: number, width: number): string =>
+  width === 0 ? "" : letters(Math.floor(number / 26), width - 1) + String.fromCharCode(97 + (number % 26));
 
 test("a GPT that an old sfdisk didn't know is read from the disk's first sectors", (t) => {
   if (!needs(t)) return;

@@ -7,7 +7,7 @@
  *   sda-mbr  sda-hidden-data-after-mbr      sector 0, and those up to the first partition
  *   sda-gpt-1st  sda-gpt-2nd                the disk's first 34 and its last sectors
  *   sda4-ebr  swappt-sda2.info              the first sector of an extended partition; what a swap partition was called
- *   lvm_vg_dev.list                         partitions that LVM made volumes of, which have images of their own
+ *   lvm_vg_dev.list  luks-dev.list          partitions that LVM or LUKS made volumes of, which have images of their own
  *   sda1.ext4-ptcl-img.gz.aa …              see pieces.ts
  *
  * They are shown as the disk that restoring would make. What the folder has nothing of, swap space for one, reads as zeros.
@@ -161,16 +161,25 @@ class Folder {
     }
   }
 
-  /** @throws ImageError where LVM had the partition: its volumes can't be put where they were in it */
+  /** @throws ImageError where LVM or LUKS had the partition: what Clonezilla saved of it are the volumes that they made */
   private refuseVolumes(name: string): void {
-    for (const line of this.text("lvm_vg_dev.list").split("\n")) {
-      const [group, device] = words(line);
-      if (group === undefined || device?.replace(/^\/dev\//, "").replaceAll("/", "-") !== name) continue;
-      const volumes = this.devices().filter((one) => one.startsWith(`${group}-`));
+    const choose = (those: readonly string[]) =>
+      `Choose one with --disk NAME: ${(those.length > 0 ? those : this.devices()).slice(0, 30).join(", ") || "the folder has none"}.`;
+    const line = (list: string, place: number) =>
+      this.text(list)
+        .split("\n")
+        .map(words)
+        .find((line) => line[place]?.replace(/^\/dev\//, "").replaceAll("/", "-") === name);
+    const [group] = line("lvm_vg_dev.list", 1) ?? [];
+    if (group !== undefined)
       throw unsupported(
-        `${this.path}: ${name} belongs to the LVM volume group ${group}, whose volumes Clonezilla saved one by one; Spindle doesn't put them together. Choose one with --disk NAME: ${volumes.join(", ") || "the folder has none"}.`,
+        `${this.path}: ${name} belongs to the LVM volume group ${group}, whose volumes Clonezilla saved one by one; Spindle doesn't put them together. ${choose(this.devices().filter((one) => one.startsWith(`${group}-`)))}`,
       );
-    }
+    const [, , mapped] = line("luks-dev.list", 0) ?? [];
+    if (mapped !== undefined || this.names.includes(`${name}-luksHeader.bin`))
+      throw unsupported(
+        `${this.path}: ${name} was encrypted with LUKS, and Clonezilla saved what was in it; Spindle doesn't encrypt it again. ${choose(this.devices().filter((one) => one === mapped?.split("/").at(-1)))}`,
+      );
   }
 
   private pieces(name: string): Pieces | undefined {
