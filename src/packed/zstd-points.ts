@@ -149,6 +149,7 @@ class Blocks {
 class Pieces {
   /** What is before the piece, then the piece. */
   private readonly buffer: Buffer;
+  private readonly isTried: boolean;
   private readonly window: number;
   private readonly zeros = Buffer.alloc(pieceSize);
   /** Bytes of content before the piece, at the end of the buffer's first part. */
@@ -161,8 +162,9 @@ class Pieces {
     private readonly writer: PieceWriter,
     private readonly frame: Pick<Blocks, "descriptor" | "checksum" | "window">,
   ) {
-    // More than a piece can't be had.
-    this.window = Math.min(frame.window, distance);
+    // A frame that refers farther back than a piece would take too much memory to try.
+    this.isTried = frame.descriptor !== undefined && frame.window <= distance;
+    this.window = this.isTried ? frame.window : 0;
     this.buffer = Buffer.allocUnsafeSlow(this.window + distance + largestBlock);
   }
 
@@ -195,7 +197,7 @@ class Pieces {
   /** The start of a piece as a place to begin at; undefined where it is none. */
   private pointFor(length: number, at: number, crc: number): Point | undefined {
     const { descriptor, checksum } = this.frame;
-    if (descriptor === undefined || this.failures >= patience) return undefined;
+    if (descriptor === undefined || !this.isTried || this.failures >= patience) return undefined;
     for (const wanted of new Set([this.before, this.window])) {
       const before = this.buffer.subarray(this.window - Math.min(wanted, this.known), this.window);
       const point = { descriptor, before, checksum };
