@@ -11,12 +11,13 @@ const WORTH_A_CALL = 24;
 
 /**
  * Unpacks `packed` into the start of `target` and returns how many bytes it gave.
+ * @param start where to begin in `target` instead: what is before is content that `packed` may refer to
  * @throws ImageError `corrupt` with the byte in `packed`, without a file's name.
  */
-export function unpackLz4(packed: Uint8Array, target: Uint8Array): number {
+export function unpackLz4(packed: Uint8Array, target: Uint8Array, start = 0): number {
   const end = packed.length;
   let at = 0;
-  let filled = 0;
+  let filled = start;
   while (at < end) {
     const token = packed[at++]!;
     let literals = token >>> 4;
@@ -35,7 +36,7 @@ export function unpackLz4(packed: Uint8Array, target: Uint8Array): number {
     else target.set(packed.subarray(at, at + literals), filled);
     at += literals;
     filled += literals;
-    if (at === end) return filled;
+    if (at === end) return filled - start;
 
     if (at + 2 > end) throw ends(at);
     const distance = packed[at]! | (packed[at + 1]! << 8);

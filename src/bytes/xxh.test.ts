@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import koffi from "koffi";
+import { Xxh32 } from "./xxh32.js";
 import { Xxh64 } from "./xxh64.js";
 import { shortestXxh128, Xxh128 } from "./xxh128.js";
 
@@ -28,6 +29,13 @@ test("the sums are those of xxHash's own checks", (t) => {
     [222, 0xb641ae8cb691c174n],
   ] as const)
     t.deepEqual(inWords(new Xxh64().update(sanity.subarray(0, length)).digest()), [sum], `${length} bytes`);
+  for (const [length, sum] of [
+    [0, 0x02cc5d05],
+    [1, 0xcf65b03e],
+    [14, 0x1208e7e2],
+    [222, 0x5bd11dbd],
+  ] as const)
+    t.is(new Xxh32().update(sanity.subarray(0, length)).digest(), sum, `${length} bytes`);
   for (const [length, low, high] of [
     [403, 0xcdeb804d65c6dea4n, 0x1b6de21e332dd73dn],
     [512, 0x617e49599013cb6bn, 0x18d2d110dcc9bca1n],
@@ -39,6 +47,7 @@ test("the sums are those of xxHash's own checks", (t) => {
 });
 
 interface LibXxhash {
+  xxh32(bytes: Buffer, length: number, seed: number): number;
   xxh64(bytes: Buffer, length: number, seed: number): number | bigint;
   xxh128(bytes: Buffer, length: number): { low: number | bigint; high: number | bigint };
 }
@@ -49,6 +58,7 @@ function libxxhash(t: ExecutionContext): LibXxhash | undefined {
     const library = koffi.load("libxxhash.so.0");
     koffi.struct("XxhTestSum", { low: "uint64_t", high: "uint64_t" });
     return {
+      xxh32: library.func("uint32_t XXH32(const void *bytes, size_t length, uint32_t seed)"),
       xxh64: library.func("uint64_t XXH64(const void *bytes, size_t length, uint64_t seed)"),
       xxh128: library.func("XxhTestSum XXH3_128bits(const void *bytes, size_t length)"),
     };
@@ -63,13 +73,15 @@ test("a sum of any bytes, added in any pieces and looked at in between, is xxHas
   if (!library) return;
   const sums = fc.property(fc.uint8Array({ maxLength: 5000 }), fc.array(fc.nat(5000)), (content, cuts) => {
     const bytes = Buffer.from(content);
-    const [narrow, wide] = [new Xxh64(), new Xxh128()];
+    const [short, narrow, wide] = [new Xxh32(), new Xxh64(), new Xxh128()];
     let at = 0;
     for (const end of [...cuts.filter((cut) => cut < bytes.length), bytes.length].sort((a, b) => a - b)) {
       const part = bytes.subarray(at, end);
+      short.update(part);
       narrow.update(part);
       wide.update(part);
       at = end;
+      t.is(short.digest(), library.xxh32(bytes, at, 0));
       t.is(narrow.digest().readBigUInt64LE(), BigInt(library.xxh64(bytes, at, 0)));
       if (at < shortestXxh128) continue;
       const { low, high } = library.xxh128(bytes, at);

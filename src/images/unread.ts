@@ -51,7 +51,7 @@ const signatures: readonly Signature[] = [
   ...["CD_DA\n", "CD_ROM\n", "CD_ROM_XA\n", "CD_I\n"].map((head) =>
     row(0, head, "a table of contents of cdrdao (TOC)", "Open its .bin, or a cue sheet made of it with toc2cue."),
   ),
-  row(0, "\x04\x22\x4d\x18", "compressed with lz4", unpack("lz4 -d")),
+  row(0, "\x02\x21\x4c\x18", "compressed with lz4 in its old format", unpack("lz4 -d")),
   row(0, "\x89LZO\x00\r\n\x1a\n", "compressed with lzop", unpack("lzop -d")),
   row(0, "LZIP\x01", "compressed with lzip", unpack("lzip -d")),
   row(0, "LRZI\x00", "compressed with lrzip", unpack("lrzip -d")),

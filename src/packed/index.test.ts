@@ -32,6 +32,7 @@ for (const [name, command] of [
   ["bzip2", "bzip2 -3 -c disk > packed"],
   ["xz", "xz -0 -T2 --block-size=500000 -c disk > packed"],
   ["zstd", "zstd -qc disk > packed"],
+  ["lz4", "lz4 -qc -B6 disk > packed"],
 ] as const)
   test(`${name}: a pass that is ended again and again comes to the same as one that isn't`, (t) => {
     const path = packingFolder(t);

@@ -31,6 +31,7 @@ const variants: readonly (readonly [string, string, string])[] = [
   ],
   ["zstd of a pipe", "d.zst.aa", "cat disk | zstd -qc | split -b 25001 - d.zst."],
   ["pzstd", "d.zst.aaa", "pzstd -q -1 -c disk | split -b 25000 -a 3 - d.zst."],
+  ["lz4", "d.lz4.aa", "lz4 -qc disk | split -b 50000 - d.lz4."],
   ["zip", "d.zip.001", "zip -q - disk | split -b 50000 -d -a 3 --numeric-suffixes=1 - d.zip."],
 ];
 

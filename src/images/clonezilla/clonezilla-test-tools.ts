@@ -42,6 +42,7 @@ export const packers = {
   bz2: ["lbzip2", "-1"],
   xz: ["xz", "-0", "-T2", "--block-size=1000000"],
   zst: ["zstd", "-q", "-1", "-T2"],
+  lz4: ["lz4", "-q", "-1"],
 } as const;
 
 export function pack(bytes: Buffer, [program, ...options]: readonly [string, ...string[]]): Buffer {

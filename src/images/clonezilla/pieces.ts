@@ -27,14 +27,20 @@ export interface Pieces {
 const image = /^([\w+-]+?)(-ptcl)?-img(?:\.(gz|bz2|lzo|lzma|xz|lzip|lrz|lz4|zst|uncomp))?(?:\.([a-z]{2,10}))?$/;
 
 /** Names of packed/packings.ts, by the ends that Clonezilla gives (ocs-get-comp-suffix). */
-const packings: Record<string, string> = { gz: "gzip", bz2: "bzip2", xz: "xz", zst: "zstd", uncomp: "none" };
+const packings: Record<string, string> = {
+  gz: "gzip",
+  bz2: "bzip2",
+  xz: "xz",
+  zst: "zstd",
+  lz4: "lz4",
+  uncomp: "none",
+};
 /** Those that Spindle doesn't read: their names, and what unpacks them. */
 const unread: Record<string, readonly [name: string, command: string]> = {
   lzo: ["lzop", "lzop -dc"],
   lzma: ["lzma", "xz --format=lzma -dc"],
   lzip: ["lzip", "lzip -dc"],
   lrz: ["lrzip", "lrzip -q -d -o -"],
-  lz4: ["lz4", "lz4 -dc"],
 };
 
 /**
