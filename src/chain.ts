@@ -270,7 +270,7 @@ function refusePacked(source: ByteSource, format: ImageFormat): void {
   const packing = format === raw ? packingOf(source) : undefined;
   if (packing)
     throw unsupported(
-      `${source.name}: is compressed with ${packing.name} within another file, or in parts, where Spindle does not read it. Unpack or join it first.`,
+      `${source.name}: is compressed with ${packing.name} within another file, where Spindle does not read it. Unpack it first.`,
     );
 }
 
