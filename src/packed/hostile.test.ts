@@ -23,7 +23,6 @@ const commands: readonly (readonly [string, string])[] = [
   ["zstd", "zstd -qc disk > packed"],
   ["zstd of a pipe", "cat disk | zstd -qc > packed"],
   ["lz4", "lz4 -qc -B4 disk > packed"],
-  ["lz4 whose blocks refer to each other", "lz4 -qc -BD -B4 disk > packed"],
   ["zip", "zip -q packed.zip disk && mv packed.zip packed"],
   ["zip that isn't packed", "head -c 130000 disk > small; zip -q -0 packed.zip small && mv packed.zip packed"],
 ];

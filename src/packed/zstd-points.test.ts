@@ -89,7 +89,6 @@ for (const [options, isSmall] of [
   ["-1 -T2", true],
   ["-3 -T2 --no-check", true],
   ["-1 --single-thread", false],
-  ["-1 -T2 --rsyncable", false],
 ] as const)
   test(`zstd ${options}: the content of one frame, from a pipe, is read at any place`, (t) => {
     const path = packingFolder(t, expected);

@@ -34,7 +34,8 @@ for (const packed of Object.keys(packers) as (keyof typeof packers)[])
       { saved: { sda1: "old partclone", sda2: "swap", sda3: "old dd" }, piece: 500_000, letters: 3 },
       { saved: { sda1: "partclone", sda3: "dd" } },
     ];
-    for (const how of ways) {
+    // The names are the same for all: those of two compressions are enough.
+    for (const how of packed === "gz" || packed === "zst" ? ways : ways.slice(0, 1)) {
       const path = testFolder(t);
       const { folder, disk } = save(path, { script: mbr, size: 12 * MiB, packed, ...how });
       isDisk(t, { path: folder }, disk, 4 * MiB);
