@@ -134,7 +134,6 @@ test("a table that is damaged, cut off or another file's is made again", (t) => 
     ["a bit of the second record", (bytes) => flipped(bytes, 140)],
     ["a bit of the header", (bytes) => flipped(bytes, 20)],
     ["cut within a record", (bytes) => bytes.subarray(0, 150)],
-    ["empty", (bytes) => bytes.subarray(0, 0)],
     [
       "the last two records swapped",
       (bytes) => Buffer.concat([bytes.subarray(0, -128), bytes.subarray(-64), bytes.subarray(-128, -64)]),
@@ -146,6 +145,10 @@ test("a table that is damaged, cut off or another file's is made again", (t) => 
     t.true(wholeDisk({ path: path("disk.gz") }).equals(disk), what);
     t.true(readFileSync(name).equals(good), `${what}: it is the same again`);
   }
+  // The data beside an empty table may be another one's: it stays, and what is told anew lies behind it.
+  writeFileSync(name, "");
+  t.true(wholeDisk({ path: path("disk.gz") }).equals(disk), "empty");
+  t.is(readFileSync(name).length, good.length);
 });
 
 test("a damaged window is not used: the table goes, and the next opening makes it anew", (t) => {
@@ -237,6 +240,33 @@ test.serial(
     first.close();
   },
 );
+
+test("a new table over data that another has, whose name is gone, leaves that as it is", (t) => {
+  const path = packingFolder(t);
+  if (!packs(t, path, "gzip -c disk > packed")) return;
+  const source = FileSource.open(path("packed"));
+  const key = Buffer.alloc(32, 1);
+  const data = namelessFile();
+  const begin = () => {
+    const files = { table: namelessFile(), data, name: "packed" };
+    const pass = new RunningPass(packingOf(source)!.open(source), files, key, Progress.create());
+    return { pass, table: new PieceTable(files, key) };
+  };
+  const isWhole = (table: PieceTable) => {
+    const { count, covered } = table.survey();
+    const pieces = Array.from({ length: count }, (_, number) => table.piece(number));
+    return covered === disk.length && pieces.every((piece) => piece.dataLength === 0 || table.data(piece));
+  };
+  const first = begin();
+  t.true(first.pass.run(() => false));
+  t.true(isWhole(first.table));
+  const second = begin();
+  t.true(isWhole(first.table), "while the second is made");
+  t.true(second.pass.run(() => false));
+  t.true(isWhole(first.table) && isWhole(second.table));
+  for (const fd of [first.table.files.table, second.table.files.table, data]) closeSync(fd);
+  source.close();
+});
 
 test("a read that must not wait ends with what it waits for; one that may wait gets its bytes", (t) => {
   const path = packingFolder(t, Buffer.concat([disk, words(4_000_000, 11)]));

@@ -226,10 +226,13 @@ export class TableWriter {
     const header = headerOf(key);
     this.seed = crc32(header);
     this.count = count;
-    this.dataEnd = dataEnd;
+    // Data beside a table in which nothing was ever written is another table's, of a process that had both open when the names
+    // were removed to make room: it stays.
+    const isNew = count === 0 && fstatSync(files.table).size === 0;
+    this.dataEnd = isNew ? fstatSync(files.data).size : dataEnd;
     if (count === 0) writeAt(files.table, files.name, 0, header);
     ftruncateSync(files.table, (1 + count) * recordSize);
-    ftruncateSync(files.data, dataEnd);
+    ftruncateSync(files.data, this.dataEnd);
   }
 
   /** @param data packed; empty for none. It is written at once, the record with the next flush. */
