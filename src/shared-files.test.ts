@@ -16,13 +16,16 @@ import {
   type Walk,
   walk,
 } from "./filesystems/shared-test-images.js";
-import { unpackShared } from "./images/shared-test-images.js";
+import { sharedSecret, unpackShared } from "./images/shared-test-images.js";
 import { type OpenedFiles, openFiles, openFound } from "./open.js";
 
 /** Names of filesystems as INDEX.tsv has them. */
 const ours = /\b(ext[234]?|vfat|fat(12|16|32)?|exfat|ntfs|iso9660|udf|squashfs(?!3))/;
 /** What of those isn't one, or isn't all there. */
 const others = /hfs|xfs|btrfs|erofs|squashfs3|journal/;
+
+/** Of cryptsetup's own only the boot sector was written before they were closed: the folders in them are noise. */
+const isNoise = ({ container, file }: SharedImage) => /luks/.test(container) && file.startsWith("cryptsetup/");
 
 const isOurs = ({ fs }: SharedImage) => ours.test(fs) && !others.test(fs);
 
@@ -32,7 +35,7 @@ test("every shared image of a filesystem that is read lists and hashes as INDEX.
   let images = 0;
   for (const image of sharedImages(
     t,
-    (image) => (isOurs(image) || /luks/.test(image.container)) && image.manifests.length > 0,
+    (image) => (isOurs(image) || /luks/.test(image.container)) && !isNoise(image) && image.manifests.length > 0,
   )) {
     const path = unpackShared(t, image.columns);
     let compared = 0;
@@ -54,8 +57,7 @@ test("every shared image of a filesystem that is read lists and hashes as INDEX.
 
 /** Undefined, with the reason logged, for encryption that isn't read (yet). */
 function openedVolume(t: ExecutionContext, image: SharedImage, path: string, volume: string): OpenedFiles | undefined {
-  const secret = image.columns.secret?.replace(/^password: /, "");
-  const spec = { path, password: secret === undefined ? undefined : Buffer.from(secret) };
+  const spec = { path, password: sharedSecret(image.columns) };
   try {
     if (volume === "whole") return openFiles(spec);
     // By its place: of logical partitions, not everybody counts from 5 on.
