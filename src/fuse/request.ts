@@ -144,7 +144,12 @@ function openFor(
   // One more than those: it answers what had to wait (fuse/direct/crew.ts).
   const writers = workers + 1;
   if (writable) return openWritable(image, writable === "temporary" ? undefined : writable.overlay, writers, waiting);
-  return image.view === "files" ? openFiles(image, undefined, waiting) : openImage(image, undefined, waiting);
+  if (image.view !== "files") return openImage(image, undefined, waiting);
+  const opened = openFiles(image, undefined, waiting);
+  // Beside what is shown they would go unnoticed.
+  for (const { problem } of image.volume === undefined ? opened.found : [])
+    if (problem?.code === "locked") waiting?.note(problem.message);
+  return opened;
 }
 
 /** Milliseconds between two flushes that nobody asked for: so much of what was not flushed a crash may cost. */
