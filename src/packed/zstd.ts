@@ -173,7 +173,8 @@ function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame,
     }
     yield frame;
     if (frame.packed === undefined) return;
-    input.seek(at + frame.packed);
+    // To go elsewhere would read anew what is in the buffer.
+    if (input.position !== at + frame.packed) input.seek(at + frame.packed);
   }
 }
 
@@ -251,8 +252,6 @@ class ZstdReader implements PieceReader {
       throw corrupt(
         `${this.source.name}: the zstd frame before byte ${this.frame!.position} unpacks to more than the length that is told. It is damaged.`,
       );
-    this.frame!.close();
-    this.frame = undefined;
   }
 
   private goTo(at: number, point?: Point): void {
