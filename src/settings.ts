@@ -48,9 +48,9 @@ export const settings = {
   largestRequest: 256 * KiB,
   /**
    * Most bytes of one request that writes: the kernel sends a buffered write's requests one after another, so that few large
-   * ones are best. It takes 1 MiB, but that was no faster: of the time of a MiB half is the copy into the overlay, and all but
-   * 4 % of the rest are the kernel's two copies before. An O_DIRECT write of 1 MiB comes as two, which two workers write at
-   * once. Reads of such a mount are kept to `largestRequest` by an option of it.
+   * ones are best. It takes 1 MiB too, but that was faster by some 4 % only, within what runs differ by: nearly half of the time
+   * of a MiB is the worker's write into the overlay, and most of the rest goes by before the worker has it. An O_DIRECT write of
+   * 1 MiB comes as two, which two workers write at once. Reads of such a mount are kept to `largestRequest` by an option of it.
    */
   largestWriteRequest: 512 * KiB,
   /** Readahead of a mount in KiB, where the system lets it be raised: 1 MiB doubled buffered throughput, and 2 MiB gave a third
