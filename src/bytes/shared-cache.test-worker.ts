@@ -40,7 +40,7 @@ packed.after = (chunk) => {
 };
 const cache = new SharedChunkCache(job.memory, job.worker);
 const source = cache.source(packed);
-const turn = { take: () => true, give: () => {} };
+const turn = { take: () => true, goesOn: true, give: () => {} };
 
 // All bytes of the disk, so that comparing costs nothing beside the reading.
 const expected = Buffer.alloc(packed.size);

@@ -135,7 +135,7 @@ test("a chunk that is unpacked from itself is a mistake that is told, not a hang
   t.throws(() => source.read(0, new Uint8Array(1)), { message: /unpacking chunk 0 reads chunk 0/ });
 });
 
-const always = { take: () => true, give: () => {} };
+const always = { take: () => true, goesOn: true, give: () => {} };
 
 /** A cache with room, 32 chunks of 64 bytes, and what reads one byte of a chunk as a request of its own. */
 function reading(turn = always, slots = 16) {
@@ -153,12 +153,14 @@ function reading(turn = always, slots = 16) {
   return { memory, packed, read };
 }
 
-test("behind a reader in order chunks are unpacked ahead: one after each request, four at most, and each once", (t) => {
-  const { memory, packed, read } = reading();
+test("behind a reader in order chunks are unpacked ahead: four at most, each once, one where others wait for the turn", (t) => {
+  const turn = { ...always, goesOn: false };
+  const { memory, packed, read } = reading(turn);
   read(3);
   t.deepEqual(packed.unpacked, [3], "one request is no order");
   read(4);
   t.deepEqual(packed.unpacked, [3, 4, 5]);
+  turn.goesOn = true;
   for (let again = 0; again < 6; again++) read(4);
   t.deepEqual(packed.unpacked, [3, 4, 5, 6, 7, 8]);
   for (let chunk = 5; chunk < 32; chunk++) read(chunk);
@@ -176,7 +178,7 @@ test("nothing is unpacked ahead of a reader at random, without a turn, or in a c
   for (const chunk of [9, 2, 30, 17, 5, 13, 23, 26]) atRandom.read(chunk);
   t.is(SharedChunkCache.counters(atRandom.memory).ahead, 0);
   let asked = 0;
-  const refused = reading({ take: () => ++asked < 0, give: () => t.fail("nothing was given") });
+  const refused = reading({ take: () => ++asked < 0, goesOn: true, give: () => t.fail("nothing was given") });
   const small = reading(always, 3);
   for (let chunk = 0; chunk < 8; chunk++) for (const { read } of [refused, small]) read(chunk);
   t.true(asked > 5);
@@ -186,7 +188,7 @@ test("nothing is unpacked ahead of a reader at random, without a turn, or in a c
 
 test("a chunk that is damaged fails for who reads it, not for who reads before it", (t) => {
   let turns = 0;
-  const { packed, read } = reading({ take: () => ++turns > 0, give: () => turns-- });
+  const { packed, read } = reading({ take: () => ++turns > 0, goesOn: true, give: () => turns-- });
   packed.before = (chunk) => {
     if (chunk === 6) throw corrupt("a: chunk 6 is damaged");
   };

@@ -277,9 +277,10 @@ class Directory {
   }
 }
 
-/** Whether a thread may unpack ahead now: it is asked before, and told after. */
+/** Whether a thread may unpack ahead now: it is asked before, between two chunks whether it may go on, and told after. */
 export interface Turn {
   take(): boolean;
+  readonly goesOn: boolean;
   give(): void;
 }
 
@@ -326,8 +327,8 @@ export class SharedChunkCache implements ChunkCache {
 
   /**
    * The request that was answered with the reads since the last call is over. When its chunks are being read in order, and
-   * `turn` is given, one is unpacked that whoever asked will ask for next, if it isn't there: who reads small files or small
-   * pieces one after another does other things meanwhile. Never fails: whoever reads a damaged chunk is told then.
+   * `turn` is given, some are unpacked that whoever asked will ask for next: who reads small files or small pieces one after
+   * another does other things meanwhile. Never fails: whoever reads a damaged chunk is told then.
    */
   afterRequest(turn: Turn): void {
     this.request = (this.worker << 24) | ((this.request + 1) & 0xffffff);
@@ -337,7 +338,7 @@ export class SharedChunkCache implements ChunkCache {
     if (!turn.take()) return;
     this.isAhead = true;
     try {
-      this.unpackAhead(packed, this.inOrderSource, this.inOrderChunk);
+      this.unpackAhead(packed, this.inOrderSource, this.inOrderChunk, turn);
     } catch {
       // Damaged, or not to be had without waiting: the slot is free again.
     } finally {
@@ -347,7 +348,7 @@ export class SharedChunkCache implements ChunkCache {
     }
   }
 
-  private unpackAhead(packed: PackedChunks, source: number, last: number): void {
+  private unpackAhead(packed: PackedChunks, source: number, last: number, turn: Turn): void {
     const { directory, lock, memory } = this;
     // In a small cache it would push out what is being read.
     if (memory.slotCount < 4 * memory.workers) return;
@@ -371,7 +372,7 @@ export class SharedChunkCache implements ChunkCache {
       directory.ready(record);
       lock.release();
       Atomics.notify(this.words, record + STATE);
-      return;
+      if (!turn.goesOn) return;
     }
   }
 

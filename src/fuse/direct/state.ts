@@ -144,8 +144,12 @@ export class WorkerState {
    * that no request waits for it. @returns true when it may; then `give` has to be called.
    */
   take(): boolean {
-    const { orders } = this;
-    return Atomics.load(orders, LISTENING) > 1 && Atomics.compareExchange(orders, AHEAD, 0, this.worker + 1) === 0;
+    return this.goesOn && Atomics.compareExchange(this.orders, AHEAD, 0, this.worker + 1) === 0;
+  }
+
+  /** Whether another worker listens. */
+  get goesOn(): boolean {
+    return Atomics.load(this.orders, LISTENING) > 1;
   }
 
   give(): void {
