@@ -245,6 +245,7 @@ serial("a dead mount of another program is left alone, and what to do is told", 
   return undefined;
 });
 
+// By the direct driver alone: libfuse2 does not mount where something is mounted already, as autofs is here.
 serial("mounting on demand, as x-systemd.automount has it, doesn't wait for itself", async (t) => {
   if (!readFileSync("/proc/filesystems", "utf8").includes("\tautofs\n") || spawnSync("python3", ["--version"]).error) {
     t.log("skipped: there is no autofs here, or no python3");

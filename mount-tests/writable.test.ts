@@ -423,9 +423,13 @@ for (const driver of drivers)
     );
   });
 
-for (const next of ["the next mount", "commit"] as const)
-  asRoot(`after umount(8) ${next} waits until the server has let go of the overlay`, async (t) => {
-    const place = new Written(t, root!, "direct");
+for (const [next, driver] of [
+  ["the next mount", "direct"],
+  ["commit", "direct"],
+  ["the next mount", "fuse-native"],
+] as const)
+  asRoot(`after umount(8) ${next} waits until the server has let go of the overlay (${driver})`, async (t) => {
+    const place = new Written(t, root!, driver);
     const { pid } = await place.mount(`--writable=${place.overlay}`);
     await place.dd(t, "disk.raw", 2 * MiB, randomBytes(MiB));
     // A slow device: the server doesn't come to its end.
