@@ -59,8 +59,10 @@ export interface OpenedFiles extends OpenedImage {
 interface TreeData {
   readonly layers: LayersData;
   readonly created: { readonly seconds: number; readonly nanoseconds: number };
-  /** Of a disk that can be written to; with the partitions as they were then, for what is written may change them. */
-  readonly writable?: { readonly overlay: OverlayData; readonly table: VolumeTable };
+  /** The partitions as they were found: what is written, or unpacked by then, may lead another thread to others. */
+  readonly table: VolumeTable;
+  /** Of a disk that can be written to. */
+  readonly overlay?: OverlayData;
 }
 
 /** An image with a writable top. */
@@ -96,7 +98,7 @@ export function openWritable(
     try {
       facesFor(image);
       const table = volumesOf(image, overlay.disk);
-      const treeData = { ...image.treeData, writable: { overlay: overlay.data, table } };
+      const treeData = { ...image.treeData, table, overlay: overlay.data };
       return { ...image, disk: overlay.disk, table, treeData, overlay, close };
     } catch (error) {
       overlay.close();
@@ -144,7 +146,7 @@ function openTree<Opened extends OpenedImage>(
   try {
     const table = volumesOf(opened);
     const created = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
-    return complete({ ...opened, table, treeData: { layers: opened.data, created } }, measured);
+    return complete({ ...opened, table, treeData: { layers: opened.data, created, table } }, measured);
   } catch (error) {
     opened.close();
     throw error;
@@ -334,14 +336,13 @@ function unreadInWords(found: readonly FoundVolume[]): string {
  * @param worker the thread's number, from 0
  */
 export function buildTree(data: unknown, cache: ChunkCache, worker: number, whileWaiting?: WhileWaiting): FileSystem {
-  const { layers, created, writable } = data as TreeData;
+  const { layers, created, table, overlay } = data as TreeData;
   const opened = reopenLayers(layers, cache, whileWaiting);
-  const table = writable?.table ?? volumesOf(opened);
   if (layers.spec.view === "files")
     return filesView(chosen(layers.spec, opened.layers, findFileSystems(opened, table, cache)), created);
   const more = { created, faces: facesFor(opened) };
-  return writable
-    ? writableDiskView(overlayDisk(writable.overlay, opened.layers, worker), table, more)
+  return overlay
+    ? writableDiskView(overlayDisk(overlay, opened.layers, worker), table, more)
     : diskView(opened.disk, table, more);
 }
 

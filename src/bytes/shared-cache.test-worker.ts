@@ -1,7 +1,8 @@
 /** A thread of shared-cache.test.ts: reads at random through the shared cache and checks every byte. */
 import { parentPort, workerData } from "node:worker_threads";
 import { byteAt, PatternChunks } from "./cache-test-data.js";
-import { type SharedCacheMemory, SharedChunkCache } from "./shared-cache.js";
+import { SharedChunkCache } from "./shared-cache.js";
+import type { SharedCacheMemory } from "./shared-cache-memory.js";
 
 export interface Job {
   readonly memory: SharedCacheMemory;

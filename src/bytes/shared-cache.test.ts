@@ -4,8 +4,9 @@ import test from "ava";
 import fc from "fast-check";
 import { corrupt } from "../errors.js";
 import { type Access, accesses, byteAt, PatternChunks, pattern } from "./cache-test-data.js";
-import { createSharedCacheMemory, SharedChunkCache } from "./shared-cache.js";
+import { SharedChunkCache } from "./shared-cache.js";
 import type { Job } from "./shared-cache.test-worker.js";
+import { createSharedCacheMemory } from "./shared-cache-memory.js";
 
 const cacheOf = (slots: number, chunkSize: number) => {
   const memory = createSharedCacheMemory({ bytes: slots * chunkSize, chunkSize, workers: 1 });

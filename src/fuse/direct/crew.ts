@@ -5,7 +5,8 @@
  */
 import { writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { createSharedCacheMemory, type SharedCacheMemory, SharedChunkCache } from "../../bytes/shared-cache.js";
+import { SharedChunkCache } from "../../bytes/shared-cache.js";
+import { createSharedCacheMemory, type SharedCacheMemory } from "../../bytes/shared-cache-memory.js";
 import { ImageError } from "../../errors.js";
 import type { MountPlan } from "../driver.js";
 import { errno, FailureLog } from "../errno.js";

@@ -4,7 +4,8 @@
  */
 import { parentPort, workerData } from "node:worker_threads";
 import { NotYet } from "../../bytes/byte-source.js";
-import { type SharedCacheMemory, SharedChunkCache } from "../../bytes/shared-cache.js";
+import { SharedChunkCache } from "../../bytes/shared-cache.js";
+import type { SharedCacheMemory } from "../../bytes/shared-cache-memory.js";
 import { type ErrorCode, ImageError } from "../../errors.js";
 import { settings } from "../../settings.js";
 import type { TreeBuilder, TreeSpec } from "../driver.js";
