@@ -72,14 +72,13 @@ linux("a process whose name looks like fields of /proc/PID/stat is read all the 
   t.true(startTimeOf(child.pid!) >= startTimeOf(process.pid));
 });
 
-linux("a mount's server is found by its device, the living one before a dead one of the same number", (t) => {
+linux("a mount's server is found by its device, the newest of the same number", (t) => {
   const place = runtimeFolder();
   const device = "999:4242";
-  // Dead ones under several names: the living one is found whatever the order of the folder.
-  const dead = ["test-0-dead", "test-dead", "test-z-dead"].map((name) =>
+  const dead = ["test-0-dead", "test-1-dead"].map((name) =>
     register(place, name, { ...mine(device), startTime: 2 ** 50 }),
   );
-  const living = register(place, "test-alive", mine(device));
+  const living = register(place, "test-2-alive", mine(device));
   t.teardown(() => {
     for (const path of [...dead, living]) rmSync(path, { force: true });
   });
@@ -91,10 +90,10 @@ linux("a mount's server is found by its device, the living one before a dead one
   t.is(findRegistration({ ...mount(device), mountpoint: "/other" }), undefined);
   t.is(findRegistration(mount("999:4243")), undefined);
   clean(place);
-  t.false(readdirSync(place).includes("test-dead.json"));
+  t.false(readdirSync(place).includes("test-1-dead.json"));
 });
 
-linux("of several registrations for one device the living one counts, then the newest of the same mount point", (t) => {
+linux("of several registrations for one device the newest counts, a dead one only at the same mount point", (t) => {
   const place = runtimeFolder();
   const device = "999:4245";
   const names = ["test-1", "test-2", "test-3", "test-4"];
@@ -108,6 +107,23 @@ linux("of several registrations for one device the living one counts, then the n
   t.is(findRegistration(mount(device))?.registration.image, "/newer");
   register(place, "test-3", { ...mine(device), image: "/living" });
   t.is(findRegistration(mount(device))?.registration.image, "/living");
+});
+
+linux("a server that still flushes after its mount has ended isn't taken for the server of a newer mount", (t) => {
+  const place = runtimeFolder();
+  const device = "999:4246";
+  const flushing = register(place, "test-1", {
+    ...mine(device),
+    pid: process.ppid,
+    startTime: startTimeOf(process.ppid),
+  });
+  const serving = register(place, "test-2", mine(device));
+  t.teardown(() => {
+    for (const path of [flushing, serving]) rmSync(path, { force: true });
+  });
+  t.is(findRegistration(mount(device))?.registration.pid, process.pid);
+  writeFileSync(serving, JSON.stringify({ ...mine(device), startTime: 1 }));
+  t.false(findRegistration(mount(device))?.alive, "the newer mount's server has died");
 });
 
 linux("files of the registry that are links, too large or no registration are passed over", (t) => {

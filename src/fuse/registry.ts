@@ -17,7 +17,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { ImageError, system } from "../errors.js";
 import { listMounts, type Mount, ourType } from "./mounts.js";
 
@@ -84,7 +84,7 @@ function makePrivate(folder: string, owner: number): void {
     );
 }
 
-/** A name for the files of a new mount: no other mount has it. */
+/** A name for the files of a new mount: no other mount has it, and it comes after those of older mounts. */
 export const newName = () => `${Date.now().toString(36)}-${randomBytes(4).toString("hex")}`;
 
 /** Writes the registration; under a temporary name first, so that nobody reads half of it. Returns its path. */
@@ -129,22 +129,17 @@ export interface Found {
 }
 
 /**
- * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended may have left its
- * number to this one, and a dead server its registration: so the living are asked first, and a dead one counts only where
- * it was mounted.
+ * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended left its number to
+ * this one, perhaps, though its server still lives (it may have much to flush) or left its registration when it died: so the
+ * newest counts, and a dead one only where it was mounted.
  */
 export function findRegistration(mount: Mount): Found | undefined {
   const owner = ownerOf(mount);
-  const found = foldersOf(owner)
+  return foldersOf(owner)
     .flatMap((folder) => registrations(folder, owner))
-    .filter(({ registration }) => registration.device === mount.device);
-  // A device's number is given again when its mount is gone: what a dead server left may be of an older mount.
-  return (
-    found.find(({ alive }) => alive) ??
-    found
-      .filter(({ registration }) => registration.mountpoint === mount.mountpoint)
-      .sort((a, b) => (a.path < b.path ? 1 : -1))[0]
-  );
+    .filter(({ registration }) => registration.device === mount.device)
+    .sort((a, b) => (basename(a.path) < basename(b.path) ? 1 : -1)) // names begin with the time
+    .find(({ alive, registration }) => alive || registration.mountpoint === mount.mountpoint);
 }
 
 /** The number of the user who made `mount`. */
