@@ -1,3 +1,3 @@
-import { mountHelper } from "../dist/src/mount-helper.js";
+import { mountHelper } from "../dist/program/mount-helper.js";
 
 process.exitCode = await mountHelper(process.argv.slice(2));

@@ -4,5 +4,5 @@ const argv = process.argv.slice(2);
 const isCalledByMount = argv.length === 4 && argv[0].startsWith("/") && argv[2] === "-o";
 
 process.exitCode = isCalledByMount
-  ? await (await import("../dist/src/mount-helper.js")).mountHelper(argv)
-  : await (await import("../dist/src/cli.js")).main(argv);
+  ? await (await import("../dist/program/mount-helper.js")).mountHelper(argv)
+  : await (await import("../dist/program/cli.js")).main(argv);

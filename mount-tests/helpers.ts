@@ -87,7 +87,7 @@ function installation(): string {
   const folder = mkdtempSync(`${shared}.`);
   process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
   chmodSync(folder, 0o755);
-  cpSync(join(compiled, "src"), join(folder, "dist/src"), { recursive: true });
+  cpSync(join(compiled, "program"), join(folder, "dist/program"), { recursive: true });
   for (const name of ["bin", "package.json"]) cpSync(join(repository, name), join(folder, name), { recursive: true });
   const lock = JSON.parse(readFileSync(join(repository, "package-lock.json"), "utf8")) as {
     packages: Record<string, { dev?: boolean }>;

@@ -132,7 +132,7 @@ build() {
   while IFS= read -r -d '' file; do
     source=${file#dist/}
     [ -e "${source%.js}.ts" ] || rm -f "$file"
-  done < <(find dist -name '*.js' -print0)
+  done < <(find dist -path dist/program -prune -o -name '*.js' -print0)
   [ $status != 0 ] || touch dist/.built
   return $status
 }

@@ -1,6 +1,6 @@
 /**
  * A server of its own process: started by startInBackground(), it says once over the IPC channel that the mount answers,
- * or why it can't be, and then lives on without its starter. This file is also that process's program.
+ * or why it can't be, and then lives on without its starter.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
@@ -27,6 +27,7 @@ type Report =
 const largestLog = 16 * 1024 * 1024;
 /** Lines of the log that are quoted when a server dies before it reports. */
 const quotedLines = 5;
+const serverFile = fileURLToPath(new URL("./background-server.js", import.meta.url));
 /** Milliseconds that a server gets to end after it has reported that it can't mount. */
 const endPatience = 5000;
 
@@ -48,7 +49,7 @@ export async function startInBackground(
     throw system(`opening the log ${log}`, error);
   }
   keepDescriptorsFromChildren();
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), given.image.path, given.mountpoint], {
+  const child = spawn(process.execPath, [serverFile, given.image.path, given.mountpoint], {
     // It leaves the command's process group when it has mounted, and not before: where systemd or autofs mounts on demand,
     // the kernel lets none but the group that it asked touch the mount point.
     detached: false,
@@ -152,7 +153,8 @@ function logger(): (line: string) => void {
   };
 }
 
-async function main(): Promise<void> {
+/** The program of the server's process: a request comes over the IPC channel, and is served to its end. */
+export async function serveInBackground(): Promise<void> {
   const log = logger();
   process.stderr.on("error", () => {});
   const aborting = new AbortController();
@@ -195,5 +197,3 @@ async function main(): Promise<void> {
   // A log without a line in it is of no use to anybody.
   if (request.log?.startsWith(`${runtimeFolder()}/`) && fstatSync(2).size === 0) remove(request.log);
 }
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
