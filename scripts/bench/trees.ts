@@ -15,9 +15,13 @@ export interface TreeServer {
 
 const isRoot = process.getuid?.() === 0;
 
-export function spindleTree(driver: "direct" | "fuse-native", image: string): TreeServer {
+export function spindleTree(
+  driver: "direct" | "fuse-native",
+  image: string,
+  name: string = `spindle ${driver}`,
+): TreeServer {
   return {
-    name: `spindle ${driver}`,
+    name,
     image,
     mount: (point) => run(process.execPath, spindle, "mount", image, point, "--driver", driver),
     unmount: (point) => run(process.execPath, spindle, "unmount", point),
