@@ -3,7 +3,7 @@
  * half, knows that more than one stage exists.
  */
 import { createHash } from "node:crypto";
-import { type ByteSource, type Extent, Slice, type WhileWaiting } from "./bytes/byte-source.js";
+import { type ByteSource, Slice, type WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
 import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenLayers } from "./chain.js";
@@ -174,7 +174,7 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
   const { codePage, session } = opened.data.spec;
   const options = { codePage, session };
   const parts = table.volumes.map((volume) => {
-    const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
+    const source = new Slice(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
     return place(`p${volume.number}`, volume, lookedInto(source, cache, options, keys));
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
@@ -257,25 +257,8 @@ function openFileSystem(
 export function fileSystemOf({ disk, table }: OpenedImage, number: number): FileSystem | undefined {
   const volume = table.volumes.find((each) => each.number === number);
   if (!volume) return undefined;
-  const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
+  const source = new Slice(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
   return openFileSystem(source, filesystems, new LocalChunkCache(settings.cacheBytes), {}).tree;
-}
-
-/** A partition's bytes. */
-class VolumeSource extends Slice {
-  constructor(
-    name: string,
-    private readonly disk: Disk,
-    private readonly start: number,
-    size: number,
-  ) {
-    super(name, disk, start, size);
-  }
-
-  extentAt(position: number): Extent {
-    const { hole, length } = this.disk.extentAt(this.start + position);
-    return { hole, length: Math.min(length, this.size - position) };
-  }
 }
 
 function noCompanion(path: string): never {
@@ -372,7 +355,7 @@ function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable 
 
 function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
   return volumes.some(({ number, position, size }) => {
-    const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, position, size);
+    const source = new Slice(`${disk.name} > partition ${number}`, disk, position, size);
     try {
       return filesystems.some((format) => format.recognises(source));
     } catch (error) {

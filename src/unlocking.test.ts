@@ -3,13 +3,26 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { NotYet } from "./bytes/byte-source.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
+import { openLayers, reopenLayers } from "./chain.js";
 import { spindle } from "./commands/image-files-test-tools.js";
-import { cryptsetup, encrypt2, hasCryptsetup, passphrase, password } from "./encryption/luks/luks-test-tools.js";
+import {
+  cryptsetup,
+  encrypt2,
+  hasCryptsetup,
+  jsonOf,
+  passphrase,
+  password,
+  withJson,
+} from "./encryption/luks/luks-test-tools.js";
 import { ImageError } from "./errors.js";
 import { hasTools, run } from "./filesystems/image-test-tools.js";
 import { haveQemu, isDisk, isRefused, opened, qemuImg, testFolder, wholeDisk } from "./images/qemu-test-tools.js";
 import { buildTree, openFiles, openFound, openWritable } from "./open.js";
+import { noise } from "./packed/packed-test-tools.js";
+import { Progress } from "./packed/progress.js";
+import { readVolumes } from "./volumes/index.js";
 
 const MiB = 1 << 20;
 const wrong = Buffer.from("sesame");
@@ -261,4 +274,35 @@ test("damage where the signature of an encryption would be is told by whoever re
     100,
   );
   t.throws(() => openFiles({ path: path("short"), password }), { instanceOf: ImageError, code: "unsupported" });
+});
+
+test("of an encrypted disk in a compressed file the partitions are known before its end is unpacked", (t) => {
+  if (!hasTools(t, "bzip2, fdisk", "bzip2", "sfdisk") || !hasCryptsetup(t)) return;
+  const path = testFolder(t);
+  partitioned(path("plain"), [noise(4 * MiB)]);
+  const plain = readFileSync(path("plain"));
+  // What has a partition table cryptsetup won't encrypt: here the volume's header tells of a cipher that changes nothing.
+  const volume = encrypt2(path(""), "volume", Buffer.alloc(MiB));
+  const header = readFileSync(volume).subarray(0, MiB);
+  const json = JSON.parse(jsonOf(header));
+  json.segments["0"].encryption = "cipher_null-ecb";
+  writeFileSync(volume, Buffer.concat([withJson(header, JSON.stringify(json)), plain]));
+  execFileSync("bzip2", ["-1", "-k", volume]);
+  const image = openLayers({ path: path("volume.bz2"), password });
+  t.teardown(() => image.close());
+  t.deepEqual(readVolumes(image.disk).warnings, []);
+  // Another thread, for which the unpacking stands still at the third MiB.
+  const [{ packed, ...file }] = image.data.files as [(typeof image.data.files)[0]];
+  const { content } = packed!;
+  const stuck = Progress.create();
+  stuck.publish(new Progress(content!.progress).count, 3 * MiB, 0);
+  const files = [{ ...file, packed: { ...packed!, content: { ...content!, progress: stuck.memory } } }];
+  const { disk } = reopenLayers({ ...image.data, files }, new LocalChunkCache(MiB), (_, position) => {
+    throw new NotYet(position);
+  });
+  const { scheme, volumes, warnings } = readVolumes(disk);
+  t.deepEqual([scheme, volumes.length, warnings], ["gpt", 1, []]);
+  // The volume's data begin at its second MiB.
+  t.deepEqual([disk.isFar?.(2 * MiB - 1), disk.isFar?.(2 * MiB)], [false, true]);
+  t.throws(() => disk.read(disk.size - 512, Buffer.alloc(512)), { instanceOf: NotYet });
 });
