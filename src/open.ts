@@ -193,7 +193,7 @@ function lookedInto(source: ByteSource, cache: ChunkCache, options: Surroundings
   const encryption = encryptionOf(source);
   if (!encryption) return { source, ...openFileSystem(source, filesystems, cache, options) };
   try {
-    const plain = unlock(encryption, source, keys);
+    const plain = unlock(encryption, source, keys, 1);
     const { name } = encryption;
     return {
       source: plain.source,

@@ -68,6 +68,19 @@ function partitioned(path: string, parts: readonly Uint8Array[]): void {
   closeSync(fd);
 }
 
+/**
+ * A volume that `secret` opens, with content that cryptsetup won't encrypt since it isn't a filesystem: the header tells of a
+ * cipher that changes nothing.
+ */
+function holding(folder: string, name: string, content: Uint8Array, secret: Uint8Array = password): string {
+  const path = encrypt2(folder, name, Buffer.alloc(MiB), undefined, secret);
+  const header = readFileSync(path).subarray(0, MiB);
+  const json = JSON.parse(jsonOf(header));
+  json.segments["0"].encryption = "cipher_null-ecb";
+  writeFileSync(path, Buffer.concat([withJson(header, JSON.stringify(json)), content]));
+  return path;
+}
+
 test("an encrypted disk is its plain bytes in any container, and as it is stored without a password", (t) => {
   const here = made(t);
   if (!here) return;
@@ -281,12 +294,7 @@ test("of an encrypted disk in a compressed file the partitions are known before 
   const path = testFolder(t);
   partitioned(path("plain"), [noise(4 * MiB)]);
   const plain = readFileSync(path("plain"));
-  // What has a partition table cryptsetup won't encrypt: here the volume's header tells of a cipher that changes nothing.
-  const volume = encrypt2(path(""), "volume", Buffer.alloc(MiB));
-  const header = readFileSync(volume).subarray(0, MiB);
-  const json = JSON.parse(jsonOf(header));
-  json.segments["0"].encryption = "cipher_null-ecb";
-  writeFileSync(volume, Buffer.concat([withJson(header, JSON.stringify(json)), plain]));
+  const volume = holding(path(""), "volume", plain);
   execFileSync("bzip2", ["-1", "-k", volume]);
   const image = openLayers({ path: path("volume.bz2"), password });
   t.teardown(() => image.close());
@@ -305,4 +313,31 @@ test("of an encrypted disk in a compressed file the partitions are known before 
   // The volume's data begin at its second MiB.
   t.deepEqual([disk.isFar?.(2 * MiB - 1), disk.isFar?.(2 * MiB)], [false, true]);
   t.throws(() => disk.read(disk.size - 512, Buffer.alloc(512)), { instanceOf: NotYet });
+});
+
+test("an encrypted volume within another is opened by whichever reading of the key file is its own", (t) => {
+  const here = made(t);
+  if (!here) return;
+  const { path } = here;
+  const [short, full] = [Buffer.from("key"), Buffer.from("key\n")];
+  for (const [inner, outer] of [
+    [short, full],
+    [full, short],
+    [full, full],
+  ] as const) {
+    const plain = filesystem(path(""), "within", "twice");
+    const within = encrypt2(path(""), "inner", plain, undefined, inner);
+    const volume = holding(path(""), "outer", readFileSync(within), outer);
+    const files = openFiles({ path: volume, password: short, passwordInFull: full });
+    t.teardown(() => files.close());
+    // Another thread, whose passwords would open nothing if it tried them.
+    const data = structuredClone(files.treeData);
+    const spec = { ...data.layers.spec, password: wrong, passwordInFull: wrong };
+    const again = buildTree({ ...data, layers: { ...data.layers, spec } }, new LocalChunkCache(MiB), 0);
+    for (const tree of [files.tree, again]) {
+      const target = Buffer.alloc(5);
+      tree.read(tree.lookup(tree.root, Buffer.from("note"))!, 0, target);
+      t.is(target.toString(), "twice");
+    }
+  }
 });
