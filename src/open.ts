@@ -341,23 +341,24 @@ function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
 
 /**
  * The partitions. An MBR doesn't tell how large its sectors are: where the image doesn't either, they are of 4 KiB if that
- * leads to filesystems and 512 bytes lead to none.
+ * leads to filesystems or encrypted volumes and 512 bytes lead to none.
  */
 function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable {
   const sectorSize = sectorSizeOf(opened);
   const table = readVolumes(disk, sectorSize);
-  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToFileSystems(disk, table)) return table;
+  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToContents(disk, table)) return table;
   const larger = readVolumes(disk, 4096);
-  if (larger.scheme !== "mbr" || !leadsToFileSystems(disk, larger)) return table;
-  const warning = "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to filesystems.";
+  if (larger.scheme !== "mbr" || !leadsToContents(disk, larger)) return table;
+  const warning =
+    "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to what is in its partitions.";
   return { ...larger, warnings: [warning, ...larger.warnings] };
 }
 
-function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
+function leadsToContents(disk: Disk, { volumes }: VolumeTable): boolean {
   return volumes.some(({ number, position, size }) => {
     const source = new Slice(`${disk.name} > partition ${number}`, disk, position, size);
     try {
-      return filesystems.some((format) => format.recognises(source));
+      return encryptionOf(source) !== undefined || filesystems.some((format) => format.recognises(source));
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       return false;

@@ -341,3 +341,20 @@ test("an encrypted volume within another is opened by whichever reading of the k
     }
   }
 });
+
+test("an MBR that counts in sectors of 4 KiB is read as such where only encrypted volumes are in its partitions", (t) => {
+  const here = made(t);
+  if (!here) return;
+  const { path, volume } = here;
+  const stored = readFileSync(volume);
+  const mbr = Buffer.alloc(MiB);
+  mbr.writeUInt16LE(0xaa55, 510);
+  mbr[446 + 4] = 0x83;
+  mbr.writeUInt32LE(MiB / 4096, 446 + 8);
+  mbr.writeUInt32LE(stored.length / 4096, 446 + 12);
+  writeFileSync(path("disk"), Buffer.concat([mbr, stored]));
+  const files = openFiles({ path: path("disk"), password });
+  t.teardown(() => files.close());
+  t.deepEqual([files.table.sectorSize, files.table.volumes[0]?.position], [4096, MiB]);
+  t.is(files.found[0]?.tree?.label, "plain");
+});
