@@ -67,7 +67,7 @@ export const bitlocker: Encryption = {
       ...(keys && { cipher: keys.cipher.name, keyBits: keys.cipher.bits }),
       sectorSize,
       label: metadata.label,
-      uuid: metadata.id.toLowerCase(),
+      uuid: metadata.id,
       ...(metadata.created !== undefined && { created: metadata.created }),
       state: stateInWords(boot, metadata),
       ...(metadata.encrypted > 0 && { encryptedSize: metadata.encrypted }),
