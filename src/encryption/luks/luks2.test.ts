@@ -72,6 +72,15 @@ test("whichever key slot the password opens is used, and one that was made for a
   for (const secret of [password, second]) t.true(isPlain(open(readFileSync(path), secret)));
   t.throws(() => open(readFileSync(path), second.subarray(0, 6)), { message: /any of its 2 key slots/ });
   t.throws(() => open(readFileSync(path), new Uint8Array()), { code: "locked" });
+  // A slot that can't be tried keeps nobody from the other.
+  for (const [member, value, problem] of [
+    ["area.encryption", "serpent-xts-plain64", /serpent/],
+    ["kdf.iterations", huge, /key slot 0 asks for 4294967295 rounds/],
+  ] as const) {
+    const bytes = changed(readFileSync(path), `keyslots.0.${member}`, value);
+    t.true(isPlain(open(bytes, second)));
+    t.throws(() => open(bytes), { code: "unsupported", message: problem });
+  }
   writeFileSync(folder("third"), "third");
   cryptsetup([
     "luksAddKey",
