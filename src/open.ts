@@ -3,7 +3,7 @@
  * half, knows that more than one stage exists.
  */
 import { createHash } from "node:crypto";
-import { type ByteSource, type Extent, Slice, type WhileWaiting } from "./bytes/byte-source.js";
+import { type ByteSource, Slice, type WhileWaiting } from "./bytes/byte-source.js";
 import type { ChunkCache, PackedChunks } from "./bytes/chunk-cache.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
 import { type ImageSpec, type LayersData, type OpenedLayers, openLayers, reopenLayers } from "./chain.js";
@@ -174,7 +174,7 @@ function findFileSystems(opened: OpenedLayers, table: VolumeTable, cache: ChunkC
   const { codePage, session } = opened.data.spec;
   const options = { codePage, session };
   const parts = table.volumes.map((volume) => {
-    const source = new VolumeSource(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
+    const source = new Slice(`${disk.name} > partition ${volume.number}`, disk, volume.position, volume.size);
     return place(`p${volume.number}`, volume, lookedInto(source, cache, options, keys));
   });
   // A disk with partitions is itself a place only where it is a hybrid ISO as well, or nothing known is in any of them.
@@ -193,7 +193,7 @@ function lookedInto(source: ByteSource, cache: ChunkCache, options: Surroundings
   const encryption = encryptionOf(source);
   if (!encryption) return { source, ...openFileSystem(source, filesystems, cache, options) };
   try {
-    const plain = unlock(encryption, source, keys);
+    const plain = unlock(encryption, source, keys, 1);
     const { name } = encryption;
     return {
       source: plain.source,
@@ -257,25 +257,8 @@ function openFileSystem(
 export function fileSystemOf({ disk, table }: OpenedImage, number: number): FileSystem | undefined {
   const volume = table.volumes.find((each) => each.number === number);
   if (!volume) return undefined;
-  const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
+  const source = new Slice(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
   return openFileSystem(source, filesystems, new LocalChunkCache(settings.cacheBytes), {}).tree;
-}
-
-/** A partition's bytes. */
-class VolumeSource extends Slice {
-  constructor(
-    name: string,
-    private readonly disk: Disk,
-    private readonly start: number,
-    size: number,
-  ) {
-    super(name, disk, start, size);
-  }
-
-  extentAt(position: number): Extent {
-    const { hole, length } = this.disk.extentAt(this.start + position);
-    return { hole, length: Math.min(length, this.size - position) };
-  }
 }
 
 function noCompanion(path: string): never {
@@ -358,23 +341,24 @@ function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
 
 /**
  * The partitions. An MBR doesn't tell how large its sectors are: where the image doesn't either, they are of 4 KiB if that
- * leads to filesystems and 512 bytes lead to none.
+ * leads to filesystems or encrypted volumes and 512 bytes lead to none.
  */
 function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable {
   const sectorSize = sectorSizeOf(opened);
   const table = readVolumes(disk, sectorSize);
-  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToFileSystems(disk, table)) return table;
+  if (table.scheme !== "mbr" || sectorSize !== undefined || leadsToContents(disk, table)) return table;
   const larger = readVolumes(disk, 4096);
-  if (larger.scheme !== "mbr" || !leadsToFileSystems(disk, larger)) return table;
-  const warning = "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to filesystems.";
+  if (larger.scheme !== "mbr" || !leadsToContents(disk, larger)) return table;
+  const warning =
+    "The MBR is taken to count in sectors of 4096 bytes: counted so it leads to what is in its partitions.";
   return { ...larger, warnings: [warning, ...larger.warnings] };
 }
 
-function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
+function leadsToContents(disk: Disk, { volumes }: VolumeTable): boolean {
   return volumes.some(({ number, position, size }) => {
-    const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, position, size);
+    const source = new Slice(`${disk.name} > partition ${number}`, disk, position, size);
     try {
-      return filesystems.some((format) => format.recognises(source));
+      return encryptionOf(source) !== undefined || filesystems.some((format) => format.recognises(source));
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       return false;

@@ -3,13 +3,26 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { NotYet } from "./bytes/byte-source.js";
 import { LocalChunkCache } from "./bytes/local-cache.js";
+import { openLayers, reopenLayers } from "./chain.js";
 import { spindle } from "./commands/image-files-test-tools.js";
-import { cryptsetup, encrypt2, hasCryptsetup, passphrase, password } from "./encryption/luks/luks-test-tools.js";
+import {
+  cryptsetup,
+  encrypt2,
+  hasCryptsetup,
+  jsonOf,
+  passphrase,
+  password,
+  withJson,
+} from "./encryption/luks/luks-test-tools.js";
 import { ImageError } from "./errors.js";
 import { hasTools, run } from "./filesystems/image-test-tools.js";
 import { haveQemu, isDisk, isRefused, opened, qemuImg, testFolder, wholeDisk } from "./images/qemu-test-tools.js";
 import { buildTree, openFiles, openFound, openWritable } from "./open.js";
+import { noise } from "./packed/packed-test-tools.js";
+import { Progress } from "./packed/progress.js";
+import { readVolumes } from "./volumes/index.js";
 
 const MiB = 1 << 20;
 const wrong = Buffer.from("sesame");
@@ -53,6 +66,19 @@ function partitioned(path: string, parts: readonly Uint8Array[]): void {
   let at = MiB;
   for (const part of parts) at += writeSync(fd, part, 0, part.length, at);
   closeSync(fd);
+}
+
+/**
+ * A volume that `secret` opens, with content that cryptsetup won't encrypt since it isn't a filesystem: the header tells of a
+ * cipher that changes nothing.
+ */
+function holding(folder: string, name: string, content: Uint8Array, secret: Uint8Array = password): string {
+  const path = encrypt2(folder, name, Buffer.alloc(MiB), undefined, secret);
+  const header = readFileSync(path).subarray(0, MiB);
+  const json = JSON.parse(jsonOf(header));
+  json.segments["0"].encryption = "cipher_null-ecb";
+  writeFileSync(path, Buffer.concat([withJson(header, JSON.stringify(json)), content]));
+  return path;
 }
 
 test("an encrypted disk is its plain bytes in any container, and as it is stored without a password", (t) => {
@@ -261,4 +287,74 @@ test("damage where the signature of an encryption would be is told by whoever re
     100,
   );
   t.throws(() => openFiles({ path: path("short"), password }), { instanceOf: ImageError, code: "unsupported" });
+});
+
+test("of an encrypted disk in a compressed file the partitions are known before its end is unpacked", (t) => {
+  if (!hasTools(t, "bzip2, fdisk", "bzip2", "sfdisk") || !hasCryptsetup(t)) return;
+  const path = testFolder(t);
+  partitioned(path("plain"), [noise(4 * MiB)]);
+  const plain = readFileSync(path("plain"));
+  const volume = holding(path(""), "volume", plain);
+  execFileSync("bzip2", ["-1", "-k", volume]);
+  const image = openLayers({ path: path("volume.bz2"), password });
+  t.teardown(() => image.close());
+  t.deepEqual(readVolumes(image.disk).warnings, []);
+  // Another thread, for which the unpacking stands still at the third MiB.
+  const [{ packed, ...file }] = image.data.files as [(typeof image.data.files)[0]];
+  const { content } = packed!;
+  const stuck = Progress.create();
+  stuck.publish(new Progress(content!.progress).count, 3 * MiB, 0);
+  const files = [{ ...file, packed: { ...packed!, content: { ...content!, progress: stuck.memory } } }];
+  const { disk } = reopenLayers({ ...image.data, files }, new LocalChunkCache(MiB), (_, position) => {
+    throw new NotYet(position);
+  });
+  const { scheme, volumes, warnings } = readVolumes(disk);
+  t.deepEqual([scheme, volumes.length, warnings], ["gpt", 1, []]);
+  // The volume's data begin at its second MiB.
+  t.deepEqual([disk.isFar?.(2 * MiB - 1), disk.isFar?.(2 * MiB)], [false, true]);
+  t.throws(() => disk.read(disk.size - 512, Buffer.alloc(512)), { instanceOf: NotYet });
+});
+
+test("an encrypted volume within another is opened by whichever reading of the key file is its own", (t) => {
+  const here = made(t);
+  if (!here) return;
+  const { path } = here;
+  const [short, full] = [Buffer.from("key"), Buffer.from("key\n")];
+  for (const [inner, outer] of [
+    [short, full],
+    [full, short],
+    [full, full],
+  ] as const) {
+    const plain = filesystem(path(""), "within", "twice");
+    const within = encrypt2(path(""), "inner", plain, undefined, inner);
+    const volume = holding(path(""), "outer", readFileSync(within), outer);
+    const files = openFiles({ path: volume, password: short, passwordInFull: full });
+    t.teardown(() => files.close());
+    // Another thread, whose passwords would open nothing if it tried them.
+    const data = structuredClone(files.treeData);
+    const spec = { ...data.layers.spec, password: wrong, passwordInFull: wrong };
+    const again = buildTree({ ...data, layers: { ...data.layers, spec } }, new LocalChunkCache(MiB), 0);
+    for (const tree of [files.tree, again]) {
+      const target = Buffer.alloc(5);
+      tree.read(tree.lookup(tree.root, Buffer.from("note"))!, 0, target);
+      t.is(target.toString(), "twice");
+    }
+  }
+});
+
+test("an MBR that counts in sectors of 4 KiB is read as such where only encrypted volumes are in its partitions", (t) => {
+  const here = made(t);
+  if (!here) return;
+  const { path, volume } = here;
+  const stored = readFileSync(volume);
+  const mbr = Buffer.alloc(MiB);
+  mbr.writeUInt16LE(0xaa55, 510);
+  mbr[446 + 4] = 0x83;
+  mbr.writeUInt32LE(MiB / 4096, 446 + 8);
+  mbr.writeUInt32LE(stored.length / 4096, 446 + 12);
+  writeFileSync(path("disk"), Buffer.concat([mbr, stored]));
+  const files = openFiles({ path: path("disk"), password });
+  t.teardown(() => files.close());
+  t.deepEqual([files.table.sectorSize, files.table.volumes[0]?.position], [4096, MiB]);
+  t.is(files.found[0]?.tree?.label, "plain");
 });

@@ -3,7 +3,7 @@
  * open.ts, which finds them in partitions.
  */
 import type { ByteSource } from "./bytes/byte-source.js";
-import type { Encryption, PlainVolume } from "./encryption/encryption.js";
+import type { Encryption, PlainVolume, Secrets } from "./encryption/encryption.js";
 import { encryptions } from "./encryption/index.js";
 import { type ErrorCode, ImageError, mismatch } from "./errors.js";
 import { LayeredDisk } from "./layers/disk.js";
@@ -29,33 +29,45 @@ export function encryptionOf(source: ByteSource): Encryption | undefined {
 /**
  * The plain bytes of an encrypted volume. Which password opens it, or why none does, is remembered as its key is, so that
  * no thread tries again what takes seconds.
+ * @param depth 0 for the disk as it is stored, 1 for what is found in its plain bytes, which may have the same name
  * @throws ImageError `locked`, `corrupt` or `unsupported`
  */
-export function unlock(encryption: Encryption, source: ByteSource, keys: Keys): PlainVolume {
+export function unlock(encryption: Encryption, source: ByteSource, keys: Keys, depth: 0 | 1): PlainVolume {
   const passwords = keys.passwords.length > 0 ? keys.passwords : [undefined];
-  let opened: PlainVolume | undefined;
   let refusal: ImageError | undefined;
   for (const [number, password] of passwords.entries()) {
-    const way = `${source.name}: ${encryption.name}, password ${number}`;
+    const way = `${source.name}, depth ${depth}: ${encryption.name}, password ${number}`;
     const secrets = {
       password,
       remember: (name: string, compute: () => Uint8Array) => keys.remember(`${way}: ${name}`, compute),
     };
+    let opened: PlainVolume | ImageError | undefined;
     const told = keys.remember(way, () => {
-      try {
-        opened = encryption.open(source, secrets);
-        return new Uint8Array(0);
-      } catch (error) {
-        if (!(error instanceof ImageError)) throw error;
-        return Buffer.from(JSON.stringify({ code: error.code, message: error.message }));
-      }
+      opened = attempt(encryption, source, secrets);
+      if (!(opened instanceof ImageError)) return new Uint8Array(0);
+      return Buffer.from(JSON.stringify({ code: opened.code, message: opened.message }));
     });
-    if (told.length === 0) return opened ?? encryption.open(source, secrets);
-    const { code, message } = JSON.parse(Buffer.from(told).toString()) as { code: ErrorCode; message: string };
-    refusal ??= new ImageError(code, message);
-    if (code !== "locked") break;
+    // Another thread tried: it is opened with what that remembered, or refused with its words.
+    opened ??= told.length === 0 ? attempt(encryption, source, secrets) : errorOf(told);
+    if (!(opened instanceof ImageError)) return opened;
+    refusal ??= opened;
+    if (opened.code !== "locked") break;
   }
   throw refusal!;
+}
+
+function attempt(encryption: Encryption, source: ByteSource, secrets: Secrets): PlainVolume | ImageError {
+  try {
+    return encryption.open(source, secrets);
+  } catch (error) {
+    if (error instanceof ImageError) return error;
+    throw error;
+  }
+}
+
+function errorOf(told: Uint8Array): ImageError {
+  const { code, message } = JSON.parse(Buffer.from(told).toString()) as { code: ErrorCode; message: string };
+  return new ImageError(code, message);
 }
 
 /** The plain bytes of a disk that is encrypted as a whole, over the layers that have it as it is stored. */
@@ -115,7 +127,7 @@ export function plainWithin(
       `${written!.name}: was written over the plain bytes of ${disk.name}, which was encrypted with ${writtenOver(written!)!.with}; ${what}. Put back what it was.`,
     );
   if (!encryption) throw refuse("it isn't any more");
-  const layer = new PlainLayer(disk.name, encryption.name, unlock(encryption, disk, keys));
+  const layer = new PlainLayer(disk.name, encryption.name, unlock(encryption, disk, keys, 0));
   if (written && written.size !== layer.size) throw refuse(`they are ${layer.size} now, and were ${written.size}`);
   return { place: top + 1, layer };
 }

@@ -12,8 +12,6 @@ export interface ByteSource {
    * returns 0 at or past `size`.
    */
   read(position: number, target: Uint8Array): number;
-  /** Differs when the bytes may: of a file, when it was last changed. */
-  readonly changed?: string;
   /** The hole or the data at `position` (< size), where that is known without reading data. */
   extentAt?(position: number): Extent;
   /** Is told which stretch is read next, so that a device can begin with all of it; only a hint, which never fails. */
@@ -92,5 +90,19 @@ export class Slice implements ByteSource {
     const rest = this.size - position;
     if (rest <= 0) return 0;
     return this.source.read(this.position + position, target.length > rest ? target.subarray(0, rest) : target);
+  }
+
+  extentAt(position: number): Extent {
+    const rest = this.size - position;
+    const extent = this.source.extentAt?.(this.position + position);
+    return extent ? { hole: extent.hole, length: Math.min(extent.length, rest) } : { hole: false, length: rest };
+  }
+
+  willRead(position: number, length: number): void {
+    this.source.willRead?.(this.position + position, Math.min(length, this.size - position));
+  }
+
+  isFar(position: number): boolean {
+    return this.source.isFar?.(this.position + position) === true;
   }
 }

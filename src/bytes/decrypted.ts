@@ -41,7 +41,8 @@ export class DecryptedSource implements ByteSource {
   }
 
   isFar(position: number): boolean {
-    return this.source.isFar?.(position) === true;
+    const { sectorSize } = this.cipher;
+    return this.source.isFar?.(position - (position % sectorSize) + sectorSize - 1) === true;
   }
 
   private sectors(position: number, target: Uint8Array): number {

@@ -58,6 +58,11 @@ export class JoinedSource implements ByteSource {
     }
   }
 
+  isFar(position: number): boolean {
+    const index = this.indexAt(position);
+    return this.parts[index]!.isFar?.(position - this.starts[index]!) === true;
+  }
+
   /** The last part that begins at or before `position`: of several that begin there, the one that isn't empty. */
   private indexAt(position: number): number {
     let low = 0;

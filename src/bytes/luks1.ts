@@ -5,6 +5,7 @@
 import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
 import { corrupt, ImageError, locked, unsupported } from "../errors.js";
 import { type ByteSource, readExactly } from "./byte-source.js";
+import { firstKey, mostWork, noSlots, pbkdf2Work, tooMuchWork } from "./luks-slots.js";
 import { makesKeys, mergeStripes } from "./luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
 
@@ -15,11 +16,6 @@ const Slot = { active: 0x00ac71f3, free: 0x0000dead } as const;
 const stripes = 4000;
 /** Bytes of the largest key, of XTS with AES-256. */
 const longestKey = 64;
-/**
- * Rounds of hashing that a password is put through at most: what ten seconds are on a quick processor. A header may ask
- * for 2^32, which would be hours.
- */
-const mostRounds = 2 ** 27;
 
 interface KeySlot {
   readonly number: number;
@@ -64,7 +60,8 @@ export class Luks1Header {
   /**
    * @param source begins with the header, and holds the key slots' material.
    * @param name of the file, for messages.
-   * @throws ImageError `corrupt` or `unsupported` for a header that can't be.
+   * @throws ImageError `corrupt` for a header that can't be, or that has no key slot; `unsupported` for a hash that isn't
+   *   known, and where all slots ask for too much work.
    */
   constructor(
     private readonly source: ByteSource,
@@ -107,7 +104,10 @@ export class Luks1Header {
     }
     refuseOverlaps(places, this.payload || source.size, damaged);
     for (const rounds of [this.digestRounds, ...slots.map((slot) => slot.rounds)])
-      if (rounds < 1 || rounds > mostRounds) throw damaged(`it asks for ${rounds} rounds of hashing`);
+      if (rounds < 1) throw damaged(`it asks for ${rounds} rounds of hashing`);
+    const [first] = slots;
+    if (!first) throw noSlots(name);
+    if (slots.every((slot) => this.workOf(slot) > mostWork)) throw this.tooMuch(first);
     this.slots = slots;
   }
 
@@ -123,17 +123,21 @@ export class Luks1Header {
 
   /**
    * The key of the data, from whichever slot `password` opens. Takes seconds, by design of the format.
-   * @throws ImageError `locked` when it opens none; `unsupported` for a cipher that isn't known.
+   * @throws ImageError `locked` when it opens none; `unsupported` for a cipher that isn't known, and where a slot that it may
+   *   open asks for too much work.
    */
   open(password: Uint8Array | undefined): Uint8Array {
     if (password === undefined)
       throw locked(
         `${this.name}: is encrypted (${this.description}). Give its password with --password-file FILE, or in the variable SPINDLE_PASSWORD.`,
       );
-    for (const slot of this.slots) {
-      const key = this.try(slot, password);
-      if (key) return key;
-    }
+    const { key, leftOut } = firstKey(
+      this.slots,
+      (slot) => this.workOf(slot),
+      (slot) => this.try(slot, password),
+    );
+    if (key) return key;
+    if (leftOut) throw this.tooMuch(leftOut);
     const many = this.slots.length === 1 ? "its one key slot" : `any of its ${this.slots.length} key slots`;
     throw locked(
       `${this.name}: the password is wrong: it doesn't open ${many} (${this.description}). Give the right one with --password-file FILE.`,
@@ -151,6 +155,15 @@ export class Luks1Header {
         `${this.name}: ${error.message}. Copy it with qemu-img convert to an image without encryption.`,
       );
     }
+  }
+
+  private workOf({ rounds }: KeySlot): number {
+    const { keyLength, digest, digestRounds, hash } = this;
+    return pbkdf2Work(rounds, keyLength, hash) + pbkdf2Work(digestRounds, digest.length, hash);
+  }
+
+  private tooMuch({ number, rounds }: KeySlot): ImageError {
+    return tooMuchWork(this.name, `key slot ${number} asks for ${rounds} rounds of hashing with ${this.hash}`);
   }
 
   private try(slot: KeySlot, password: Uint8Array): Uint8Array | undefined {

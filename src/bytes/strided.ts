@@ -60,6 +60,22 @@ export class StridedSource implements ByteSource {
     return filled;
   }
 
+  willRead(position: number, length: number): void {
+    const last = Math.min(position + length, this.size) - 1;
+    if (last < position) return;
+    const at = this.placeOf(position);
+    this.source.willRead?.(at, this.placeOf(last) + 1 - at);
+  }
+
+  isFar(position: number): boolean {
+    return this.source.isFar?.(this.placeOf(position)) === true;
+  }
+
+  private placeOf(position: number): number {
+    const { start, step, length } = this.stride;
+    return start + Math.floor(position / length) * step + (position % length);
+  }
+
   private ends(record: number, at: number) {
     return corrupt(
       `${this.name}: record ${record} should go on at byte ${at}, but there are only ${this.source.size} bytes. The file is truncated or damaged.`,

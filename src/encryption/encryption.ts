@@ -4,7 +4,10 @@ import type { ByteSource } from "../bytes/byte-source.js";
 export interface Encryption {
   /** As people call it, for messages: `LUKS`, `BitLocker`. */
   readonly name: string;
-  /** Whether `source`, a disk or a volume, carries its signature. Reads a few hundred bytes at most, and throws nothing. */
+  /**
+   * Whether `source`, a disk or a volume, carries its signature. Reads a few KiB at most.
+   * @throws ImageError where those can't be read
+   */
   recognises(source: ByteSource): boolean;
   /**
    * @throws ImageError `locked` when no secret was given or none opens it, saying which kinds it takes; `corrupt` with the

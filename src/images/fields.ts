@@ -10,12 +10,5 @@ export const largestDisk = Number.MAX_SAFE_INTEGER;
 /** Tables of an image are read through pages of this many bytes, of which this many are kept: 1 MiB a layer. */
 export const tablePage = { size: 8192, kept: 128 } as const;
 
-/** A GUID as Windows writes it: three little-endian numbers, then eight bytes in order. */
-export function guidText(bytes: Buffer): string {
-  const hex = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).toString("hex");
-  const turned = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).reverse().toString("hex");
-  return `${turned(0, 4)}-${turned(4, 6)}-${turned(6, 8)}-${hex(8, 10)}-${hex(10, 16)}`;
-}
-
 /** The largest chunk that is unpacked whole, in bytes: AFF's usual pages, and EWF's largest chunks of usual sectors. */
 export const largestPacked = 16 << 20;

@@ -1,5 +1,6 @@
 import { crc32 } from "node:zlib";
 import type { ByteSource } from "../bytes/byte-source.js";
+import { guidText } from "../bytes/guid.js";
 import { gptTypes } from "./gpt-types.js";
 import { hasBootSignature, isMbr, type MbrEntry, mbrEntries } from "./mbr.js";
 import { readOrWarn, warnOfOverlaps, withinDisk } from "./sectors.js";
@@ -167,7 +168,7 @@ function parseHeader(bytes: Buffer, sector: bigint): Header | string {
   if (entryCount * entrySize > largestEntries)
     return `has ${entryCount} entries of ${entrySize} bytes, which is too many`;
   return {
-    id: guid(bytes, 56),
+    id: guidText(bytes, 56),
     alternate: bytes.readBigUInt64LE(32),
     firstUsable: bytes.readBigUInt64LE(40),
     lastUsable: bytes.readBigUInt64LE(48),
@@ -203,7 +204,7 @@ function tableOf(disk: ByteSource, copy: Copy, warnings: string[]): VolumeTable 
   const volumes: Volume[] = [];
   for (let index = 0; index < header.entryCount; index++) {
     const entry = entries!.subarray(index * header.entrySize, index * header.entrySize + 128);
-    const typeCode = guid(entry, 0);
+    const typeCode = guidText(entry, 0);
     if (typeCode === noType) continue;
     const number = index + 1;
     const first = entry.readBigUInt64LE(32);
@@ -221,7 +222,7 @@ function tableOf(disk: ByteSource, copy: Copy, warnings: string[]): VolumeTable 
       type: gptTypes.get(typeCode) ?? typeCode,
       typeCode,
       label: nameOf(entry),
-      id: guid(entry, 16),
+      id: guidText(entry, 16),
       // Attribute bit 2: legacy BIOS bootable.
       bootable: (entry[48]! & 4) !== 0,
     });
@@ -238,15 +239,4 @@ function nameOf(entry: Buffer): string {
   const end = name.indexOf("\0");
   // Halves of surrogate pairs become U+FFFD on the way through UTF-8.
   return Buffer.from(end < 0 ? name : name.slice(0, end)).toString();
-}
-
-/** The first three fields of a GUID are little endian (UEFI, appendix A). */
-function guid(bytes: Buffer, at: number): string {
-  const text = (from: number, to: number) => bytes.toString("hex", at + from, at + to);
-  const number = (from: number, length: number) =>
-    bytes
-      .readUIntLE(at + from, length)
-      .toString(16)
-      .padStart(length * 2, "0");
-  return `${number(0, 4)}-${number(4, 2)}-${number(6, 2)}-${text(8, 10)}-${text(10, 16)}`;
 }

@@ -177,7 +177,8 @@ export function makeVolume(given: Options = {}): Made {
     if (state === 1) return false;
     if (!given.chunks) return version === 1 ? at >= movedBytes && at < size - 512 : at < options.encrypted;
     const region = regions.findIndex((end, nth) => nth > 0 && at < end) - 1;
-    return given.chunks[region]![Math.floor((at - regions[region]!) / chunk)]!;
+    // What the table doesn't reach may be encrypted.
+    return given.chunks[region]?.[Math.floor((at - regions[region]!) / chunk)] ?? true;
   };
   for (let at = 0; at < size; at += sectorSize) {
     const stored = version === 2 && at < movedBytes ? At.moved + at : at;

@@ -127,6 +127,18 @@ test("of a volume that is encrypted in any order each chunk is read as its bit t
   isRefused(t, "corrupt", /which parts of the volume are encrypted.*Let Windows finish/, made.image);
 });
 
+test("what the table of what is encrypted doesn't reach is never taken for plain, told how large the volume is or not", (t) => {
+  const all = [Array<boolean>(8).fill(true), [true], Array<boolean>(8).fill(true)];
+  isPlain(t, makeVolume({ chunks: all, encrypted: 0 }));
+  for (const encrypted of [0, size])
+    isRefused(
+      t,
+      "corrupt",
+      new RegExp(`what is encrypted ends at byte ${At.moved + 0x2000}, and the volume at ${size}`),
+      makeVolume({ chunks: all.slice(0, 2), encrypted }).image,
+    );
+});
+
 test("a volume that was decrypted needs no key, and has its first sectors elsewhere all the same", (t) => {
   t.is(isPlain(t, makeVolume({ state: 1, encrypted: 0, protectors: [] })).facts.state, "decrypted");
 });

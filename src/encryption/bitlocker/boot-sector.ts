@@ -19,8 +19,6 @@ const At = { jump: 0, system: 3, sectorSize: 11, clusterSectors: 13, sectors: 40
 
 export interface BootSector {
   readonly bytes: Buffer;
-  /** Of Windows Vista: the first sectors of the volume are plain, and nearly this is the first. */
-  readonly isVista: boolean;
   readonly isToGo: boolean;
   /** In bytes; 0 where it isn't told, as of volumes of exFAT. */
   readonly sectorSize: number;
@@ -55,13 +53,13 @@ export function readBootSector(source: ByteSource): BootSector {
   if (found >= 0 && found + 16 + 40 <= sectorBytes) {
     const positions = [0, 1, 2, 3, 4].map((nth) => u64(bytes, found + 16 + nth * 8));
     const conversion = converting >= 0 ? positions.slice(3) : [];
-    return { ...common, isVista: false, sectors: 0, metadata: positions.slice(0, 3), conversion };
+    return { ...common, sectors: 0, metadata: positions.slice(0, 3), conversion };
   }
-  const isVista = bytes[At.jump + 1] === 0x52;
-  if (!isVista || clusterSize === 0)
+  // Windows Vista's: nearly that of NTFS.
+  if (bytes[At.jump + 1] !== 0x52 || clusterSize === 0)
     throw corrupt(
       `${source.name}: its first sector is one of BitLocker, but doesn't tell where the metadata are (no GUID). It is damaged.`,
     );
   const metadata = [u64(bytes, At.vistaMetadata) * clusterSize];
-  return { ...common, isVista, sectors: u64(bytes, At.sectors), metadata, conversion: [] };
+  return { ...common, sectors: u64(bytes, At.sectors), metadata, conversion: [] };
 }

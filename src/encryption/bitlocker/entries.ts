@@ -2,6 +2,7 @@
  * The entries of which BitLocker's metadata and its key files consist (libbde's "BitLocker Drive Encryption (BDE) format",
  * section "FVE metadata entry"): a size, what it is for, what it is, and data, which may be entries again.
  */
+import { guidText } from "../../bytes/guid.js";
 
 export interface Entry {
   /** What it is for. */
@@ -11,7 +12,7 @@ export interface Entry {
   readonly data: Buffer;
 }
 
-export const Role = { property: 0, protector: 2, dataKey: 3, startupKey: 6, label: 7, header: 15 } as const;
+export const Role = { dataKey: 3, startupKey: 6, label: 7, header: 15 } as const;
 export const Type = {
   key: 1,
   text: 2,
@@ -20,7 +21,6 @@ export const Type = {
   protector: 8,
   externalKey: 9,
   place: 15,
-  guid: 23,
 } as const;
 
 /** Bytes before an entry's data. */
@@ -44,12 +44,8 @@ export function readEntries(bytes: Buffer, damaged: (what: string) => Error): En
 /** A 64-bit number, little-endian: exact to 2^53, and beyond that larger than any volume. */
 export const u64 = (bytes: Buffer, at: number) => bytes.readUInt32LE(at + 4) * 0x100000000 + bytes.readUInt32LE(at);
 
-/** A GUID in capitals, as Windows shows a protector's and names its key files: of three numbers the bytes are turned. */
-export function guid(bytes: Buffer, at = 0): string {
-  const order = [3, 2, 1, 0, -1, 5, 4, -1, 7, 6, -1, 8, 9, -1, 10, 11, 12, 13, 14, 15];
-  const digits = order.map((nth) => (nth < 0 ? "-" : bytes[at + nth]!.toString(16).padStart(2, "0")));
-  return digits.join("").toUpperCase();
-}
+/** A protector's GUID in capitals, as Windows shows it and names key files. */
+export const protectorId = (bytes: Buffer) => guidText(bytes).toUpperCase();
 
 /** Text with the zero that ends it taken away. */
 export const text = (bytes: Buffer) => bytes.toString("utf16le").replace(/\0.*$/s, "");

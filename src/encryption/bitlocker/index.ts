@@ -67,7 +67,7 @@ export const bitlocker: Encryption = {
       ...(keys && { cipher: keys.cipher.name, keyBits: keys.cipher.bits }),
       sectorSize,
       label: metadata.label,
-      uuid: metadata.id.toLowerCase(),
+      uuid: metadata.id,
       ...(metadata.created !== undefined && { created: metadata.created }),
       state: stateInWords(boot, metadata),
       ...(metadata.encrypted > 0 && { encryptedSize: metadata.encrypted }),
@@ -181,7 +181,7 @@ function layoutOf(source: ByteSource, boot: BootSector, metadata: Metadata, sect
   }
   reserved.push([moved.position, moved.position + moved.size]);
   if (boot.conversion.length === 0) return { size, moved, stretches, reserved };
-  const conversion = readConversion(source, boot.conversion, moved.size, encrypted, sectorSize);
+  const conversion = readConversion(source, boot.conversion, moved.size, encrypted || size, sectorSize);
   return {
     size,
     moved,

@@ -10,8 +10,9 @@
  */
 import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
+import { guidText } from "../../bytes/guid.js";
 import { corrupt, unsupported } from "../../errors.js";
-import { type Entry, guid, Role, readEntries, Type, text, u64 } from "./entries.js";
+import { type Entry, protectorId, Role, readEntries, Type, text, u64 } from "./entries.js";
 
 const signature = "-FVE-FS-";
 const blockHeader = 64;
@@ -39,7 +40,7 @@ export interface Protector {
   readonly sealed: Sealed | undefined;
 }
 
-export const State = { decrypted: 1, switching: 2, paused: 3, encrypted: 4, switchingSmall: 5 } as const;
+export const State = { decrypted: 1, paused: 3, encrypted: 4, switchingSmall: 5 } as const;
 
 export interface Metadata {
   /** In the volume, in bytes. */
@@ -106,7 +107,7 @@ export function readMetadata(source: ByteSource, position: number): Metadata {
     moved: u64(bytes, 56),
     movedSectors: bytes.readUInt32LE(28),
     movedPlace: place && { position: u64(place, 0), size: u64(place, 8) },
-    id: guid(bytes, blockHeader + 16),
+    id: guidText(bytes, blockHeader + 16),
     // The other 16 bits repeat it, or are zeros.
     method: bytes.readUInt16LE(blockHeader + 36),
     created: dateOf(u64(bytes, blockHeader + 40)),
@@ -127,7 +128,7 @@ function protectorOf({ data }: Entry, damaged: (what: string) => Error): Protect
   const usual =
     stretched && (stretched.data.readUInt16LE(0) | 1) === 0x1001 && !(stretched.data.readUInt16LE(2) & 0x40);
   return {
-    id: guid(data),
+    id: protectorId(data),
     kind: data.readUInt16LE(26) & 0xff00,
     salt: usual ? stretched.data.subarray(4, 20) : undefined,
     clear: property(Type.key)?.data.subarray(4),

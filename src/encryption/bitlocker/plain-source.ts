@@ -32,7 +32,6 @@ export interface Layout {
 export class PlainSource implements ByteSource {
   readonly name: string;
   readonly size: number;
-  readonly changed?: string;
   private readonly decrypted: ByteSource;
   private readonly pieces: Piece[] = [];
 
@@ -44,7 +43,6 @@ export class PlainSource implements ByteSource {
   ) {
     this.name = stored.name;
     this.size = layout.size;
-    this.changed = stored.changed;
     this.decrypted = cipher ? new DecryptedSource(stored, cipher) : stored;
     const { moved, first, again, reserved } = layout;
     if (moved.size > this.size || moved.position + moved.size > this.size)

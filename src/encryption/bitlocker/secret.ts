@@ -1,6 +1,6 @@
 /** What a user may give to open a BitLocker volume, told apart by its form. */
 import { createHash } from "node:crypto";
-import { guid, Role, readEntries, Type } from "./entries.js";
+import { protectorId, Role, readEntries, Type } from "./entries.js";
 
 /** Hashes of which keys are made, 32 bytes each, and what kept there from being one. */
 export interface Words {
@@ -68,5 +68,5 @@ export function startupKeyOf(given: Uint8Array, damaged: (what: string) => Error
     .find(({ type }) => type === Type.key)
     ?.data.subarray(4);
   if (key?.length !== 32) throw damaged(`its key has ${key?.length ?? 0} bytes, not 32`);
-  return { id: guid(entry.data), key };
+  return { id: protectorId(entry.data), key };
 }

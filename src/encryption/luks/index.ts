@@ -6,10 +6,9 @@
 import { type ByteSource, readExactly, Slice } from "../../bytes/byte-source.js";
 import { DecryptedSource } from "../../bytes/decrypted.js";
 import { Luks1Header } from "../../bytes/luks1.js";
-import { unsupported } from "../../errors.js";
 import type { Encryption, PlainVolume, Secrets } from "../encryption.js";
 import { hasFirst, placeOfSecond } from "./header2.js";
-import { openLuks2 } from "./luks2.js";
+import { detachedHeader, openLuks2 } from "./luks2.js";
 
 export const luks: Encryption = {
   name: "LUKS",
@@ -39,10 +38,7 @@ function openLuks1(source: ByteSource, secrets: Secrets): PlainVolume {
   const header = new Luks1Header(source, source.name);
   const { cipher, mode, hash, uuid, payload, keyLength, slots } = header;
   header.checkCipher();
-  if (payload === 0 || payload >= source.size)
-    throw unsupported(
-      `${source.name}: holds a LUKS header and none of the data, which are in another place (a detached header). Spindle opens volumes that have both.`,
-    );
+  if (payload === 0 || payload >= source.size) throw detachedHeader(source.name);
   const key = secrets.remember(`${source.name}: key of LUKS ${uuid}`, () => header.open(secrets.password));
   const data = new Slice(source.name, source, payload, source.size - payload);
   return {

@@ -72,6 +72,15 @@ test("whichever key slot the password opens is used, and one that was made for a
   for (const secret of [password, second]) t.true(isPlain(open(readFileSync(path), secret)));
   t.throws(() => open(readFileSync(path), second.subarray(0, 6)), { message: /any of its 2 key slots/ });
   t.throws(() => open(readFileSync(path), new Uint8Array()), { code: "locked" });
+  // A slot that can't be tried keeps nobody from the other.
+  for (const [member, value, problem] of [
+    ["area.encryption", "serpent-xts-plain64", /serpent/],
+    ["kdf.iterations", huge, /key slot 0 asks for 4294967295 rounds/],
+  ] as const) {
+    const bytes = changed(readFileSync(path), `keyslots.0.${member}`, value);
+    t.true(isPlain(open(bytes, second)));
+    t.throws(() => open(bytes), { code: "unsupported", message: problem });
+  }
   writeFileSync(folder("third"), "third");
   cryptsetup([
     "luksAddKey",
@@ -122,6 +131,7 @@ test("a second header that is left beneath a filesystem or a partition table isn
 type Lie = readonly [path: string, value: unknown, code: string, message: RegExp];
 
 const huge = 4294967295;
+const pbkdf2 = { type: "pbkdf2", salt: Buffer.alloc(32).toString("base64") };
 const argon2id = { type: "argon2id", time: 4, memory: 32, cpus: 1, salt: Buffer.alloc(32).toString("base64") };
 const lies: readonly Lie[] = [
   ["segments.0.encryption", "serpent-xts-plain64", "unsupported", /encrypted with serpent.*cryptsetup/],
@@ -162,6 +172,10 @@ const lies: readonly Lie[] = [
   ["keyslots.0.area.offset", "1048064", "corrupt", /into the data/],
   ["keyslots.0.area.size", "9999999999", "corrupt", /into the data/],
   ["keyslots.0.area.encryption", "serpent-xts-plain64", "unsupported", /serpent/],
+  ["keyslots", {}, "corrupt", /no key slot that holds the key/],
+  ["digests.0.keyslots", [], "corrupt", /no key slot that holds the key/],
+  // Of each of the four hashes of which a key of 512 bits consists.
+  ["keyslots.0.kdf", { ...pbkdf2, hash: "sha1", iterations: 2 ** 27 }, "unsupported", /more than Spindle does/],
   ["keyslots.0.kdf.iterations", huge, "unsupported", /4294967295 rounds of hashing.*more than Spindle does/],
   ["keyslots.0.kdf.iterations", 1e99, "corrupt", /iterations/],
   ["keyslots.0.kdf.salt", "", "corrupt", /salt in its JSON has 0 bytes/],
@@ -191,6 +205,8 @@ test("a header that tells what can't be, or what isn't known, is refused by name
     const started = performance.now();
     t.throws(() => open(bytes), { instanceOf: ImageError, code, message }, `${path} = ${JSON.stringify(value)}`);
     t.true(performance.now() - started < 3000, path);
+    // Nobody is asked for a password that then is for nothing.
+    if (code !== "locked") t.throws(() => open(bytes, undefined), { instanceOf: ImageError, code, message }, path);
   }
   const slots = Object.fromEntries(Array.from({ length: 33 }, (_, nth) => [nth, {}]));
   const many = changed(volume(t), "keyslots", slots);

@@ -3,6 +3,7 @@ import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
 import { argon2 } from "../../bytes/argon2.js";
 import { type ByteSource, readExactly, Slice } from "../../bytes/byte-source.js";
 import { DecryptedSource } from "../../bytes/decrypted.js";
+import { firstKey, mostWork, noSlots, pbkdf2Work, tooMuchWork } from "../../bytes/luks-slots.js";
 import { mergeStripes } from "../../bytes/luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "../../bytes/sector-cipher.js";
 import { corrupt, ImageError, locked, unsupported } from "../../errors.js";
@@ -13,14 +14,6 @@ import { type Cipher, type Digest, type KeyMaking, type KeySlot, readMetadata2, 
 const sector = 512;
 /** Most memory that a key is made with, in KiB: as much as cryptsetup allows, 4 GiB. */
 const mostMemory = 4 * 2 ** 20;
-/**
- * Work that one key slot may ask for: memory times passes, in KiB, and rounds of hashing. Either takes a minute or less. A
- * header may ask for centuries.
- */
-const mostPassed = 2 ** 26;
-const mostRounds = 2 ** 27;
-/** Slots of the largest work that are tried: there may be 32. */
-const mostTries = 4;
 
 export function openLuks2(source: ByteSource, secrets: Secrets): PlainVolume {
   const { name } = source;
@@ -29,12 +22,24 @@ export function openLuks2(source: ByteSource, secrets: Secrets): PlainVolume {
   const description = `LUKS 2, ${segment.cipher}-${segment.mode}`;
   for (const { keyLength } of slots) namedCipher(name, segment, new Uint8Array(keyLength), segment.sectorSize);
   const data = dataOf(source, segment);
+  const { usable, unusable } = slotsByUse(name, slots, digest);
   const key = secrets.remember(`${name}: key of LUKS ${header.uuid}`, () => {
     if (secrets.password === undefined)
       throw locked(
         `${name}: is encrypted (${description}). Give its password with --password-file FILE, or in the variable SPINDLE_PASSWORD.`,
       );
-    return keyFrom(source, slots, digest, secrets.password, description);
+    const { key, leftOut } = firstKey(
+      usable,
+      (slot) => workOf(slot, digest),
+      (slot) => keyIn(source, slot, digest, secrets.password!),
+    );
+    if (key) return key;
+    if (unusable) throw unusable;
+    if (leftOut) throw tooMuch(name, leftOut);
+    const many = slots.length === 1 ? "its one key slot" : `any of its ${slots.length} key slots`;
+    throw locked(
+      `${name}: the password is wrong: it doesn't open ${many} (${description}). Give the right one with --password-file FILE.`,
+    );
   });
   return {
     source: new DecryptedSource(data, namedCipher(name, segment, key, segment.sectorSize), segment.firstVector),
@@ -53,14 +58,16 @@ export function openLuks2(source: ByteSource, secrets: Secrets): PlainVolume {
   };
 }
 
+export const detachedHeader = (name: string): ImageError =>
+  unsupported(
+    `${name}: holds a LUKS header and none of the data, which are in another place (a detached header). Spindle opens volumes that have both.`,
+  );
+
 /** @throws ImageError `unsupported` where they aren't in this file, `corrupt` where it ends before them */
 function dataOf(source: ByteSource, { position, size, sectorSize }: Segment): ByteSource {
   const { name } = source;
   const rest = source.size - position;
-  if (position === 0 || rest === 0)
-    throw unsupported(
-      `${name}: holds a LUKS header and none of the data, which are in another place (a detached header). Spindle opens volumes that have both.`,
-    );
+  if (position === 0 || rest === 0) throw detachedHeader(name);
   if (rest < (size ?? sectorSize))
     throw corrupt(
       `${name}: its data should be ${size === undefined ? "" : `${size} bytes `}from byte ${position} on, but there are only ${source.size} bytes. It is truncated.`,
@@ -81,41 +88,40 @@ function namedCipher(name: string, { cipher, mode }: Cipher, key: Uint8Array, se
   }
 }
 
-/** The key of the data, from the first slot that `password` opens. @throws ImageError `locked`, `unsupported`, `system` */
-function keyFrom(
-  source: ByteSource,
+/**
+ * The slots that can be tried, and what keeps the first of the others from it.
+ * @throws ImageError `corrupt` where there are none; `unsupported` where none can be tried: no password is needed to tell
+ */
+function slotsByUse(
+  name: string,
   slots: readonly KeySlot[],
   digest: Digest,
-  password: Uint8Array,
-  description: string,
-): Uint8Array {
-  let work = 0;
-  let left: string | undefined;
-  for (const slot of slots) {
-    const own = workOf(slot.making) + digest.rounds / mostRounds;
-    if (own > 1 || work + own > mostTries) {
-      left ??= `key slot ${slot.name} asks for ${inWords(slot.making)} to make a key of a password`;
-      continue;
+): { readonly usable: readonly KeySlot[]; readonly unusable: ImageError | undefined } {
+  let unusable: ImageError | undefined;
+  const usable = slots.filter((slot) => {
+    try {
+      namedCipher(name, slot, new Uint8Array(slot.ownKeyLength));
+      if (workOf(slot, digest) > mostWork) throw tooMuch(name, slot);
+      return true;
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      unusable ??= error;
+      return false;
     }
-    work += own;
-    const key = keyIn(source, slot, digest, password);
-    if (key) return key;
-  }
-  if (left !== undefined)
-    throw unsupported(
-      `${source.name}: ${left}, more than Spindle does. If it is not the work of somebody who wishes you ill, open it with cryptsetup.`,
-    );
-  const many = slots.length === 1 ? "its one key slot" : `any of its ${slots.length} key slots`;
-  throw locked(
-    `${source.name}: the password is wrong: it doesn't open ${many} (${description}). Give the right one with --password-file FILE.`,
-  );
+  });
+  if (usable.length === 0) throw unusable ?? noSlots(name);
+  return { usable, unusable };
 }
 
-/** In parts of what is allowed. */
-function workOf(making: KeyMaking): number {
-  if (making.kind === "pbkdf2") return making.rounds / mostRounds;
-  return making.memory > mostMemory ? Number.POSITIVE_INFINITY : (making.memory * making.passes) / mostPassed;
+/** As `mostWork` counts it. */
+function workOf({ making, ownKeyLength }: KeySlot, { rounds, value, hash }: Digest): number {
+  const check = pbkdf2Work(rounds, value.length, hash);
+  if (making.kind === "pbkdf2") return check + pbkdf2Work(making.rounds, ownKeyLength, making.hash);
+  return making.memory > mostMemory ? Number.POSITIVE_INFINITY : check + making.memory * making.passes;
 }
+
+const tooMuch = (name: string, slot: KeySlot) =>
+  tooMuchWork(name, `key slot ${slot.name} asks for ${inWords(slot.making)}`);
 
 const inWords = (making: KeyMaking) =>
   making.kind === "pbkdf2"

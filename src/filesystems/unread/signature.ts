@@ -2,6 +2,7 @@
  * How a thing that Spindle doesn't read is recognised: some bytes at a place of their own, and what stands around them.
  */
 import { type ByteSource, readFully } from "../../bytes/byte-source.js";
+import { guidText } from "../../bytes/guid.js";
 
 /** A row of the tables in this folder. All positions and lengths are in bytes. */
 export interface Signature {
@@ -75,10 +76,5 @@ export function hyphened(bytes: Uint8Array): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** The same of a GUID as Microsoft stores it: its first three numbers in little-endian order. */
-export function guid(bytes: Buffer): string {
-  const turned = Buffer.from(bytes);
-  turned.subarray(0, 4).swap32();
-  turned.subarray(4, 8).swap16();
-  return hyphened(turned);
-}
+/** The same of a GUID as Microsoft stores it. */
+export const guid = (bytes: Uint8Array): string => (bytes.every((byte) => byte === 0) ? "" : guidText(bytes));

@@ -1,8 +1,8 @@
 import { basename } from "node:path";
-import type { ByteSource } from "../../bytes/byte-source.js";
+import { type ByteSource, Slice } from "../../bytes/byte-source.js";
+import { JoinedSource } from "../../bytes/joined.js";
 import { corrupt, mismatch, unsupported } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
-import { lastNotAfter } from "./block-table.js";
 import { readTrailer, type Trailer } from "./trailer.js";
 
 /** What runs are placed in: position `at` of the data fork is byte `base + at` of `source`. */
@@ -28,8 +28,8 @@ export function openDataFork(file: ByteSource, trailer: Trailer, around: Surroun
       `${file.name}: is part ${segment} of ${segments} of a disk image. Open its first part, whose name ends in .dmg.`,
     );
   const stem = name.slice(0, -4);
-  const parts: Part[] = [{ source: file, position: dataFork.position, length: dataFork.length, start: 0 }];
-  let start = dataFork.length;
+  const whole = new JoinedSource(`${file.name} and its ${segments - 1} further parts`);
+  whole.add(new Slice(file.name, file, dataFork.position, dataFork.length));
   for (let number = 2; number <= segments; number++) {
     const source = around.companion(`${stem}.${String(number).padStart(3, "0")}.dmgpart`);
     const part = readTrailer(source);
@@ -37,45 +37,12 @@ export function openDataFork(file: ByteSource, trailer: Trailer, around: Surroun
       throw mismatch(
         `${source.name}: is part ${part.segment} of ${part.segments} of disk image ${part.segmentId}, not part ${number} of ${segments} of ${file.name} (${trailer.segmentId}). Put the right file there.`,
       );
-    if (part.runningDataFork !== start)
+    if (part.runningDataFork !== whole.size)
       throw corrupt(
-        `${source.name}: tells of ${part.runningDataFork} bytes of data in the parts before it, but they have ${start}. One of the parts is damaged.`,
+        `${source.name}: tells of ${part.runningDataFork} bytes of data in the parts before it, but they have ${whole.size}. One of the parts is damaged.`,
       );
     const { position, length } = part.dataFork;
-    parts.push({ source, position, length, start });
-    start += length;
+    whole.add(new Slice(source.name, source, position, length));
   }
-  return {
-    source: new JoinedParts(`${file.name} and its ${segments - 1} further parts`, parts, start),
-    base: 0,
-    length: start,
-  };
-}
-
-/** A stretch of a file, and where it starts in the whole. */
-interface Part {
-  readonly source: ByteSource;
-  readonly position: number;
-  readonly length: number;
-  readonly start: number;
-}
-
-class JoinedParts implements ByteSource {
-  private readonly starts: readonly number[];
-
-  constructor(
-    readonly name: string,
-    private readonly parts: readonly Part[],
-    readonly size: number,
-  ) {
-    this.starts = parts.map(({ start }) => start);
-  }
-
-  read(position: number, target: Uint8Array): number {
-    if (position >= this.size) return 0;
-    const part = this.parts[lastNotAfter(this.starts, this.starts.length, position)]!;
-    const within = position - part.start;
-    const rest = part.length - within;
-    return part.source.read(part.position + within, target.length > rest ? target.subarray(0, rest) : target);
-  }
+  return { source: whole, base: 0, length: whole.size };
 }

@@ -10,11 +10,12 @@
  */
 import { adler32 } from "../../bytes/adler32.js";
 import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
+import { guidText } from "../../bytes/guid.js";
 import type { JoinedSource } from "../../bytes/joined.js";
 import { MetadataPages } from "../../bytes/metadata-pages.js";
 import { corrupt, ImageError, mismatch, unsupported } from "../../errors.js";
 import type { Surroundings } from "../../format.js";
-import { guidText, tablePage, u64le } from "../fields.js";
+import { tablePage, u64le } from "../fields.js";
 import { caseFacts, mainValues, type Packing, unpackText } from "./case-data.js";
 import { acquisitionErrors, type Evidence, largestChunk, measured, mostSections } from "./evidence.js";
 import { openSegments, type Segment } from "./segments.js";

@@ -7,8 +7,9 @@
  */
 import { type ByteSource, readExactly } from "../../bytes/byte-source.js";
 import { updateCrc32c } from "../../bytes/crc32c.js";
+import { guidText } from "../../bytes/guid.js";
 import { corrupt, unsupported } from "../../errors.js";
-import { guidText, u64le } from "../fields.js";
+import { u64le } from "../fields.js";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;

@@ -204,4 +204,14 @@ class PatchedSource implements ByteSource {
     part.fill(0);
     return part.length;
   }
+
+  willRead(position: number, length: number): void {
+    const rest = this.file.size - position;
+    if (rest > 0) this.file.willRead?.(position, Math.min(length, rest));
+  }
+
+  /** Few bytes are patched, and whether one is matters less than that the answer is quick. */
+  isFar(position: number): boolean {
+    return position < this.file.size && this.file.isFar?.(position) === true;
+  }
 }
