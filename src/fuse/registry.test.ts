@@ -94,10 +94,10 @@ linux("a mount's server is found by its device, the living one before a dead one
   t.false(readdirSync(place).includes("test-dead.json"));
 });
 
-linux("of several registrations for one device the living one counts, then the newest of the same mount point", (t) => {
+linux("of several registrations for one device the newest living one counts, then the newest of its place", (t) => {
   const place = runtimeFolder();
   const device = "999:4245";
-  const names = ["test-1", "test-2", "test-3", "test-4"];
+  const names = ["test-0", "test-1", "test-2", "test-3", "test-4", "test-5"];
   t.teardown(() => {
     for (const name of names) rmSync(join(place, `${name}.json`), { force: true });
   });
@@ -108,6 +108,10 @@ linux("of several registrations for one device the living one counts, then the n
   t.is(findRegistration(mount(device))?.registration.image, "/newer");
   register(place, "test-3", { ...mine(device), image: "/living" });
   t.is(findRegistration(mount(device))?.registration.image, "/living");
+  // Of another mount by then, which the server of the first doesn't know while it flushes.
+  register(place, "test-5", { ...mine(device), image: "/next" });
+  register(place, "test-0", { ...mine(device), image: "/before" });
+  t.is(findRegistration(mount(device))?.registration.image, "/next");
 });
 
 linux("files of the registry that are links, too large or no registration are passed over", (t) => {

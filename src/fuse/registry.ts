@@ -17,7 +17,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { ImageError, system } from "../errors.js";
 import { listMounts, type Mount, ourType } from "./mounts.js";
 
@@ -130,20 +130,18 @@ export interface Found {
 
 /**
  * Who serves `mount`, as this user or, for root, the mount's owner registered it. A mount that has ended may have left its
- * number to this one, and a dead server its registration: so the living are asked first, and a dead one counts only where
- * it was mounted.
+ * number to this one, and a server that is dead, or is still flushing, its registration: so the living are asked first, the
+ * newest of them, and a dead one counts only where it was mounted.
  */
 export function findRegistration(mount: Mount): Found | undefined {
   const owner = ownerOf(mount);
   const found = foldersOf(owner)
     .flatMap((folder) => registrations(folder, owner))
-    .filter(({ registration }) => registration.device === mount.device);
+    .filter(({ registration }) => registration.device === mount.device)
+    .sort((a, b) => (basename(a.path) < basename(b.path) ? 1 : -1));
   // A device's number is given again when its mount is gone: what a dead server left may be of an older mount.
   return (
-    found.find(({ alive }) => alive) ??
-    found
-      .filter(({ registration }) => registration.mountpoint === mount.mountpoint)
-      .sort((a, b) => (a.path < b.path ? 1 : -1))[0]
+    found.find(({ alive }) => alive) ?? found.find(({ registration }) => registration.mountpoint === mount.mountpoint)
   );
 }
 
