@@ -171,11 +171,13 @@ for (const driver of drivers)
       t.is((await place.spindle(["info", place.overlay])).code, 0);
     });
 
-    serial(`killed at once after fsync, it has everything again, ${as}`, async (t) => {
+    serial(`killed at once after fsync, or writes with O_DSYNC, it has everything again, ${as}`, async (t) => {
       const place = new Written(t, person, driver);
       const { pid } = await place.mount(`--writable=${place.overlay}`);
       await place.dd(t, "disk.raw", 4 * MiB, randomBytes(MiB), "conv=notrunc,fsync");
       await place.dd(t, "p1.raw", 9 * MiB + 512, randomBytes(512), "conv=notrunc,fsync");
+      await place.dd(t, "p1.raw", 12 * MiB, randomBytes(8192), "oflag=dsync");
+      await place.dd(t, "disk.raw", 14 * MiB, randomBytes(8192), "oflag=direct,dsync");
       process.kill(pid, "SIGKILL");
       t.true(await comesTrue(() => !runs(pid) && !place.isMounted));
       await place.mount(`--writable=${place.overlay}`);
