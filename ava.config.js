@@ -15,6 +15,7 @@ const long = [
   "mount-tests/files-view",
   "mount-tests/images",
   "mount-tests/writable",
+  "mount-tests/writable-ends",
   "mount-tests/lifecycle-ends",
   "mount-tests/lifecycle-refusals",
   "mount-tests/containers",

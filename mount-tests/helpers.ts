@@ -362,7 +362,8 @@ export async function comesToFail(act: () => Promise<unknown>, message: RegExp, 
   return false;
 }
 
-function finished(child: ChildProcess): Promise<Outcome> {
+/** What a process says until it ends. */
+export function finished(child: ChildProcess): Promise<Outcome> {
   let stdout = "";
   let stderr = "";
   child.stdout?.on("data", (data: Buffer) => {

@@ -18,7 +18,6 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
-import { umount2 } from "../src/libc.js";
 import { comesTrue, drivers, loopMount, loopOver, people, runs, serialFor, Workspace } from "./helpers.js";
 
 const MiB = 1024 * 1024;
@@ -172,11 +171,13 @@ for (const driver of drivers)
       t.is((await place.spindle(["info", place.overlay])).code, 0);
     });
 
-    serial(`killed at once after fsync, it has everything again, ${as}`, async (t) => {
+    serial(`killed at once after fsync, or writes with O_DSYNC, it has everything again, ${as}`, async (t) => {
       const place = new Written(t, person, driver);
       const { pid } = await place.mount(`--writable=${place.overlay}`);
       await place.dd(t, "disk.raw", 4 * MiB, randomBytes(MiB), "conv=notrunc,fsync");
       await place.dd(t, "p1.raw", 9 * MiB + 512, randomBytes(512), "conv=notrunc,fsync");
+      await place.dd(t, "p1.raw", 12 * MiB, randomBytes(8192), "oflag=dsync");
+      await place.dd(t, "disk.raw", 14 * MiB, randomBytes(8192), "oflag=direct,dsync");
       process.kill(pid, "SIGKILL");
       t.true(await comesTrue(() => !runs(pid) && !place.isMounted));
       await place.mount(`--writable=${place.overlay}`);
@@ -421,39 +422,6 @@ for (const driver of drivers)
       (await place.spindle(place.mountArguments("--face", "vmdk,iso"))).stderr,
       /--face iso: there is no such face of a disk; there are vmdk, vdi, vhd/,
     );
-  });
-
-for (const [next, driver] of [
-  ["the next mount", "direct"],
-  ["commit", "direct"],
-  ["the next mount", "fuse-native"],
-] as const)
-  asRoot(`after umount(8) ${next} waits until the server has let go of the overlay (${driver})`, async (t) => {
-    const place = new Written(t, root!, driver);
-    const { pid } = await place.mount(`--writable=${place.overlay}`);
-    await place.dd(t, "disk.raw", 2 * MiB, randomBytes(MiB));
-    // A slow device: the server doesn't come to its end.
-    process.kill(pid, "SIGSTOP");
-    t.teardown(() => runs(pid) && process.kill(pid, "SIGCONT"));
-    // What umount(8) does in the end; before, it asks the mount for its attributes.
-    t.is(umount2(place.mountpoint, 0), 0);
-    const image = join(place.folder, "image.spin");
-    const words =
-      next === "commit" ? ["commit", place.overlay, image] : place.mountArguments(`--writable=${place.overlay}`);
-    const again = place.spindle(words);
-    await new Promise((done) => setTimeout(done, 1000));
-    t.true(runs(pid));
-    process.kill(pid, "SIGCONT");
-    const { code, stderr } = await again;
-    t.is(code, 0, stderr);
-    if (next === "commit") {
-      const raw = join(place.folder, "raw");
-      t.is((await place.spindle(["restore", image, raw])).code, 0);
-      t.true(readFileSync(raw).equals(place.expected));
-    } else {
-      await place.isAsExpected(t, "after the next mount");
-      await place.ends(t);
-    }
   });
 
 first("--writable is for disks, and excludes -o ro", async (t) => {

@@ -60,6 +60,10 @@ export const settings = {
   packedCacheBytes: 8 * 1024 * MiB,
   /** Bytes of a disk that are left free by it. */
   packedCacheSpare: 512 * MiB,
+  /** Milliseconds that the server of a mount without users gets to end. */
+  endPatience: 10_000,
+  /** The same of a mount that was written to: all that is in the overlay goes to the disk first, which may be slow or busy. */
+  flushPatience: 600_000,
   /** Bytes of unpacked pieces of compressed disks that a process keeps in a temporary file. */
   scratchBytes: 1024 * MiB,
   /** Bytes before a place that unpacking it may refer to, of an xz block: each thread that unpacks one has as many. */

@@ -201,6 +201,17 @@ test("a chunk that is damaged fails for who reads it, not for who reads before i
   read(7);
 });
 
+test("a mistake that is met while unpacking ahead is none of the image's: it is thrown, and the turn given back", (t) => {
+  let turns = 0;
+  const { packed, read } = reading({ take: () => ++turns > 0, goesOn: true, give: () => turns-- });
+  packed.before = (chunk) => {
+    if (chunk === 6) throw new TypeError("a bug");
+  };
+  read(4);
+  t.throws(() => read(5), { instanceOf: TypeError });
+  t.is(turns, 0);
+});
+
 const chunkSize = 4096;
 const chunks = 40;
 

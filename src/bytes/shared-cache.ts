@@ -20,7 +20,8 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ByteSource } from "./byte-source.js";
+import { ImageError } from "../errors.js";
+import { type ByteSource, NotYet } from "./byte-source.js";
 import type { ChunkCache, PackedChunks } from "./chunk-cache.js";
 import {
   FILLER,
@@ -99,7 +100,7 @@ export class SharedChunkCache implements ChunkCache {
   /**
    * The request that was answered with the reads since the last call is over. When its chunks are being read in order, and
    * `turn` is given, some are unpacked that whoever asked will ask for next: who reads small files or small pieces one after
-   * another does other things meanwhile. Never fails: whoever reads a damaged chunk is told then.
+   * another does other things meanwhile. Damage is passed over: whoever reads the chunk is told then.
    */
   afterRequest(turn: Turn): void {
     this.request = (this.worker << 24) | ((this.request + 1) & 0xffffff);
@@ -110,8 +111,9 @@ export class SharedChunkCache implements ChunkCache {
     this.isAhead = true;
     try {
       this.unpackAhead(packed, this.inOrderSource, this.inOrderChunk, turn);
-    } catch {
+    } catch (error) {
       // Damaged, or not to be had without waiting: the slot is free again.
+      if (!(error instanceof ImageError || error instanceof NotYet)) throw error;
     } finally {
       turn.give();
       this.isAhead = false;

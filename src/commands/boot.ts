@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { ImageError, usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
 import { end } from "../fuse/ending.js";
+import { formerServerEnds } from "../fuse/former-server.js";
 import {
   type Accelerator,
   checkMachine,
@@ -97,6 +98,7 @@ export const boot: Command<Arguments> = {
       await opening(image, given, async (spec) => {
         const parent = spec.parent === undefined ? undefined : resolve(spec.parent);
         const overlay = given.writable === undefined ? undefined : resolve(given.writable);
+        if (overlay !== undefined) await formerServerEnds(overlay, terminal);
         const { firmware, loader, sectorSize } = bootingOf({ ...spec, parent }, overlay, given.firmware, terminal);
         if (firmware === "uefi" && !hasUefi())
           throw usage("--firmware uefi: there is no firmware for it. Install it with: apt install ovmf");

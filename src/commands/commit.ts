@@ -1,5 +1,4 @@
 import { availableParallelism } from "node:os";
-import { resolve } from "node:path";
 import { type ImageSpec, openLayers } from "../chain.js";
 import { usage } from "../errors.js";
 import { formerServerEnds } from "../fuse/former-server.js";
@@ -48,7 +47,7 @@ export const commit: Command<Arguments> = {
     let bar: Progress | undefined;
     let base: string | undefined;
     let made: Awaited<ReturnType<typeof createImage>>;
-    await formerServerEnds(resolve(given.overlay), terminal);
+    await formerServerEnds(given.overlay, terminal);
     try {
       made = await opening(given.overlay, given, (said) => {
         // What was written is kept as it was: over the plain bytes, or over the disk as it is stored.

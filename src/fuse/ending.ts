@@ -1,10 +1,11 @@
 /** The end of a mount, asked for from outside: by `spindle unmount`, or by a mount that finds a dead one in its place. */
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { busy, ImageError } from "../errors.js";
+import { settings } from "../settings.js";
 import { describeHolders, findHolders } from "./holders.js";
 import { listMounts, type Mount, mountAt, ourMountAt, ourType, resolveMountpoint } from "./mounts.js";
-import { findRegistration, isRunning, startTimeOf, unregister } from "./registry.js";
+import { type Found, findRegistration, isRunning, startTimeOf, unregister } from "./registry.js";
 import { unmountAt } from "./unmounting.js";
 
 export interface Ended {
@@ -18,10 +19,6 @@ export interface Ended {
   readonly pid?: number;
 }
 
-/** Milliseconds that the server of a mount without users gets to end. */
-const endPatience = 10_000;
-/** The same of a mount that was written to: all that is in the overlay goes to the disk first, which may be slow or busy. */
-const flushPatience = 600_000;
 /** Milliseconds that a server gets after a lazy unmount before open files are taken for the reason that it lives. */
 const lazyPatience = 1000;
 /** Milliseconds between two looks at a process. */
@@ -31,7 +28,8 @@ const statPatience = 3000;
 
 /**
  * Unmounts the mount at `path` and waits until its server is gone.
- * @throws ImageError `busy` naming who holds it, `usage` when it is no mount of ours, `missing` when there is none
+ * @throws ImageError `busy` naming who holds it, `usage` when it is no mount of ours, `missing` when there is none, `system`
+ *   when what was written to it may not all be durable
  */
 export async function end(path: string, lazily: boolean): Promise<Ended> {
   const mountpoint = resolveMountpoint(path);
@@ -48,8 +46,12 @@ export async function end(path: string, lazily: boolean): Promise<Ended> {
       `${mountpoint}: is in use${holders ? `: ${holders}` : ""}. End what uses it and try again, or take it away at once with: spindle unmount --lazy ${mountpoint}`,
     );
   }
-  const patience = lazily ? lazyPatience : mount.options.includes("rw") ? flushPatience : endPatience;
-  if (await goneWithin(patience, mount, server)) return { mountpoint, state: "unmounted", pid };
+  const isWritable = mount.options.includes("rw");
+  const patience = lazily ? lazyPatience : isWritable ? settings.flushPatience : settings.endPatience;
+  if (await goneWithin(patience, mount, server)) {
+    if (isWritable && server?.registered) checkEnd(mountpoint, server.registered);
+    return { mountpoint, state: "unmounted", pid };
+  }
   if (lazily) return { mountpoint, state: "serving", pid };
   throw new ImageError(
     "system",
@@ -73,6 +75,16 @@ export async function endIfStale(mountpoint: string): Promise<boolean> {
   }
 }
 
+/** A server that has flushed what was written takes its registration away. */
+function checkEnd(mountpoint: string, { path, registration: { pid, log } }: Found): void {
+  if (!existsSync(path)) return;
+  unregister(path);
+  throw new ImageError(
+    "system",
+    `${mountpoint}: is unmounted, but process ${pid} that served it ended before all that was written was durable: what was written last may be lost.${log === undefined ? "" : ` Its log may tell why: ${log}`}`,
+  );
+}
+
 async function takeAwayDead(mount: Mount): Promise<void> {
   const { mountpoint } = mount;
   try {
@@ -88,12 +100,13 @@ async function takeAwayDead(mount: Mount): Promise<void> {
 interface ServerProcess {
   readonly pid: number;
   readonly startTime: number;
+  readonly registered?: Found;
 }
 
 /** The process that serves `mount`; undefined where nothing tells. */
 function findServer(mount: Mount): ServerProcess | "dead" | undefined {
   const found = findRegistration(mount);
-  if (found) return found.alive ? found.registration : "dead";
+  if (found) return found.alive ? { ...found.registration, registered: found } : "dead";
   return connectionHolder(mount);
 }
 

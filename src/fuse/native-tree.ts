@@ -9,7 +9,7 @@ import { numberOf } from "./errno.js";
 
 const { ENOENT, ENOTDIR, EISDIR, EROFS, EINVAL, ENOSPC, ENOTSUP, ENODATA } = systemConstants.errno;
 
-const { O_WRONLY, O_RDWR } = constants;
+const { O_WRONLY, O_RDWR, O_DSYNC } = constants;
 
 /** Paths whose file is remembered. */
 const paths = 16_384;
@@ -29,6 +29,8 @@ export class NativeTree {
   private readonly files = new LRUCache<string, FileId>({ max: paths });
   private readonly logged = new LRUCache<string, true>({ max: messages });
   private readonly handles = new Map<number, FileId>();
+  /** Handles of which each write is durable when it returns: O_DSYNC, which is a part of O_SYNC. */
+  private readonly durable = new Set<number>();
   private lastHandle = 0;
   private requests = 0;
   private reads = 0;
@@ -86,11 +88,13 @@ export class NativeTree {
     do this.lastHandle = this.lastHandle === largestHandle ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
     this.handles.set(this.lastHandle, file);
+    if ((flags & O_DSYNC) !== 0) this.durable.add(this.lastHandle);
     return this.lastHandle;
   }
 
   release(handle: number): void {
     this.handles.delete(handle);
+    this.durable.delete(handle);
   }
 
   /** Fills `target`, except at the end of the file: libfuse takes a short answer for the end. */
@@ -113,6 +117,8 @@ export class NativeTree {
     const length = Math.min(bytes.length, this.tree.attributes(file).size - position);
     if (length <= 0) throw new Errno(ENOSPC);
     this.changes.write(file, position, bytes.subarray(0, length));
+    // Past the page cache (direct_io) the kernel leaves it to the server: no fsync follows.
+    if (this.durable.has(handle)) this.changes.flush();
     return length;
   }
 

@@ -96,7 +96,7 @@ linux("a mount's server is found by its device, the newest of the same number", 
 linux("of several registrations for one device the newest counts, a dead one only at the same mount point", (t) => {
   const place = runtimeFolder();
   const device = "999:4245";
-  const names = ["test-1", "test-2", "test-3", "test-4"];
+  const names = ["test-0", "test-1", "test-2", "test-3", "test-4", "test-5"];
   t.teardown(() => {
     for (const name of names) rmSync(join(place, `${name}.json`), { force: true });
   });
@@ -107,6 +107,10 @@ linux("of several registrations for one device the newest counts, a dead one onl
   t.is(findRegistration(mount(device))?.registration.image, "/newer");
   register(place, "test-3", { ...mine(device), image: "/living" });
   t.is(findRegistration(mount(device))?.registration.image, "/living");
+  // Of another mount by then, which the server of the first doesn't know while it flushes.
+  register(place, "test-5", { ...mine(device), image: "/next" });
+  register(place, "test-0", { ...mine(device), image: "/before" });
+  t.is(findRegistration(mount(device))?.registration.image, "/next");
 });
 
 linux("a server that still flushes after its mount has ended isn't taken for the server of a newer mount", (t) => {

@@ -104,6 +104,14 @@ export async function serveRequest(
   const endLog = logPasses(() => opened.passes(), log);
   const { overlay } = opened;
   const flushing = overlay && flushNowAndThen(overlay.disk, log);
+  let isOpen = true;
+  const close = () => {
+    if (!isOpen) return;
+    isOpen = false;
+    endLog();
+    clearInterval(flushing);
+    opened.close();
+  };
   try {
     for (const file of opened.data.files) checkImagePath(file.path, request.mountpoint);
     await serve({
@@ -122,17 +130,19 @@ export async function serveRequest(
       image: request.image.path,
       view: request.image.view,
       log: request.log,
-      overlay: writable && (writable === "temporary" ? writable : writable.overlay),
+      // Its real path, by which formerServerEnds finds it.
+      overlay: writable && (writable === "temporary" ? writable : realpathSync(writable.overlay)),
       figures: overlay && (() => figuresOf(overlay.disk)),
+      finish() {
+        // Whoever unmounts is told that it is done when it is durable.
+        overlay?.disk.flush();
+        close();
+      },
       ready,
       abort,
     });
-    // Whoever unmounts is told that it is done when it is durable.
-    overlay?.disk.flush();
   } finally {
-    endLog();
-    clearInterval(flushing);
-    opened.close();
+    close();
   }
 }
 

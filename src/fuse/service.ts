@@ -31,6 +31,11 @@ export interface Service {
   readonly overlay?: string;
   /** Figures beside the driver's. */
   readonly figures?: () => Figures;
+  /**
+   * Called when nothing is served any more. Whoever waits for this process goes by its registration, which is taken away
+   * afterwards, and is left when this throws.
+   */
+  finish?(): void;
   /** Called once, when the mount answers. */
   ready(mounted: Mounted): void;
   /** Ends the service as a signal does. */
@@ -44,7 +49,7 @@ const retryInterval = 1000;
 /**
  * Mounts and serves until the mount is gone. SIGTERM, SIGINT, SIGHUP and `abort` unmount lazily: files that are open stay
  * served until they are closed.
- * @throws ImageError when it can't be mounted; nothing is mounted then
+ * @throws ImageError when it can't be mounted; nothing is mounted then. What `finish` throws
  */
 export async function serve(service: Service): Promise<void> {
   const { plan, driver } = service;
@@ -96,10 +101,11 @@ export async function serve(service: Service): Promise<void> {
     ended = true;
     clearInterval(retry);
     watchdog?.dismiss();
+    service.finish?.();
+    if (registration) unregister(registration);
   } finally {
     stop.release();
     teller?.close();
-    if (registration) unregister(registration);
   }
 }
 

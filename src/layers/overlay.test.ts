@@ -261,6 +261,31 @@ test("what could not be written is as it was, and the rest is written on", (t) =
   t.is(contents(open(new Device(0, device.durable), true)).toString("latin1", 5000, 5004), "kept");
 });
 
+test("a write of which only a part succeeded is one to be flushed", (t) => {
+  const device = new Device(bitmap + size);
+  const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };
+  const to = 1 << 20;
+  const refuse = (position: number) => {
+    if (position >= to) throw new ImageError("system", "writing", { cause: noSpace });
+  };
+  const data: ByteStore = {
+    ...stores.data,
+    write(position, bytes) {
+      refuse(position);
+      stores.data.write(position, bytes);
+    },
+    clear(position, length) {
+      refuse(position);
+      stores.data.clear(position, length);
+    },
+  };
+  const disk = new OverlayDisk("d", createOverlayMemory(size, 1), { ...stores, data }, [new Base()], 0);
+  t.throws(() => disk.write(to - 8192, Buffer.alloc(16_384, 7)), { message: "writing" });
+  t.deepEqual([disk.writes, disk.bytesWritten, disk.written], [1, 8192, 8192]);
+  t.throws(() => disk.clear(to - 8192, 16_384), { message: "writing" });
+  t.deepEqual([disk.writes, disk.bytesWritten, disk.written], [2, 16_384, 8192]);
+});
+
 test("bits that could not be written are left to the next flush", (t) => {
   const device = new Device(bitmap + size);
   const stores = { bitmap: device.store(0, bitmap), data: device.store(bitmap, size) };

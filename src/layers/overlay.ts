@@ -138,14 +138,19 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
   }
 
   write(position: number, bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length; ) {
-      const at = position + done;
-      const length = Math.min(bytes.length - done, zoneSize - (at % zoneSize));
-      this.writeInZone(at, length === bytes.length ? bytes : bytes.subarray(done, done + length));
-      done += length;
-      this.counts[3]! += length;
+    let done = 0;
+    try {
+      while (done < bytes.length) {
+        const at = position + done;
+        const length = Math.min(bytes.length - done, zoneSize - (at % zoneSize));
+        this.writeInZone(at, length === bytes.length ? bytes : bytes.subarray(done, done + length));
+        done += length;
+        this.counts[3]! += length;
+      }
+    } finally {
+      // Of what failed, or is tried again later, a part may be there, to be flushed.
+      if (done > 0) this.wrote();
     }
-    this.wrote();
   }
 
   clear(position: number, length: number): void {
@@ -159,16 +164,19 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
     }
     if (position < first) this.write(position, Buffer.alloc(first - position));
     if (last < end) this.write(last, Buffer.alloc(end - last));
-    for (let at = first; at < last; ) {
-      // What is a hole of the base and was never written is zeros already: a disk that is discarded whole takes nothing.
-      const extent = this.extentAt(at);
-      const stretch = Math.min(extent.length, last - at);
-      // A hole may end within a block, whose start then is to be zeros as well: a lost write may have left bytes there.
-      const start = at - (at % blockSize);
-      if (!extent.hole) this.clearBlocks(start, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
-      at += stretch;
+    try {
+      for (let at = first; at < last; ) {
+        // What is a hole of the base and was never written is zeros already: a disk that is discarded whole takes nothing.
+        const extent = this.extentAt(at);
+        const stretch = Math.min(extent.length, last - at);
+        // A hole may end within a block, whose start then is to be zeros as well: a lost write may have left bytes there.
+        const start = at - (at % blockSize);
+        if (!extent.hole) this.clearBlocks(start, Math.min(last, Math.ceil((at + stretch) / blockSize) * blockSize));
+        at += stretch;
+      }
+    } finally {
+      this.wrote();
     }
-    this.wrote();
   }
 
   flush(): void {

@@ -3,7 +3,7 @@
  * far the bytes beneath are unpacked.
  */
 import { closeSync, openSync, read, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import test, { type ExecutionContext } from "ava";
@@ -197,5 +197,31 @@ if (process.platform === "linux")
       `the first wrong byte is ${written.findIndex((byte, at) => byte !== expected[at])}`,
     );
     t.true(kernel.notifications >= far.length, "the pages of the other file were to be forgotten");
+  });
+
+if (process.platform === "linux")
+  test("of a write that waited and was given up the other file's pages are forgotten: a part of it may be there", async (t) => {
+    const kernel = new Kernel(t);
+    await kernel.begin();
+    kernel.unpack(64 * KiB);
+    await kernel.answered(kernel.ask(opcodes.OPEN, disk, Buffer.alloc(8)));
+    await kernel.answered(kernel.ask(opcodes.OPEN, partition, Buffer.alloc(8)));
+    // Two whole blocks, and the start of one in the next MiB, which is locked apart.
+    const bytes = bytesOf(8192 + 100, 1);
+    const given = kernel.write(disk, 3 * MiB - 8192, bytes);
+    await new Promise((done) => setTimeout(done, 300));
+    const before = kernel.notifications;
+    kernel.ask(opcodes.INTERRUPT, 0n, u64(BigInt(given)));
+    await kernel.answered(given);
+    t.is(0 - kernel.answers.find(({ unique }) => unique === given)!.error, constants.errno.EINTR);
+    for (const until = Date.now() + 10_000; kernel.notifications === 0 && Date.now() < until; )
+      await new Promise((done) => setTimeout(done, 5));
+    kernel.unpack(size);
+    const written = await kernel.end();
+    t.is(before, 0);
+    t.true(kernel.notifications > 0);
+    const expected = Buffer.from(contents);
+    bytes.copy(expected, 3 * MiB - 8192, 0, 8192);
+    t.true(written.equals(expected));
   });
 else test.skip("requests that wait are tested on Linux, where there are sockets of packets", () => {});

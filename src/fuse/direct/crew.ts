@@ -13,7 +13,7 @@ import { errno, FailureLog } from "../errno.js";
 import { createInvalidationMemory, type InvalidationMemory, InvalidationRing } from "./invalidation.js";
 import type { InvalidatorStart } from "./invalidator.js";
 import { Reply } from "./protocol.js";
-import { PutOff, uniqueOf } from "./put-off.js";
+import { mayHaveWritten, PutOff, uniqueOf } from "./put-off.js";
 import { createState, Overview, type SharedState } from "./state.js";
 import type { LateMessage, WorkerMessage, WorkerStart } from "./worker.js";
 
@@ -162,7 +162,7 @@ export class Crew {
   private putOff(request: Uint8Array, position: number, from: Worker): void {
     const { late, state } = this;
     if (!late.waiting.add(request, position)) {
-      this.answer(uniqueOf(request), errno.EINTR);
+      this.giveUp(request);
       if (from === late.worker) this.nextLate();
     } else if (late.worker === undefined) {
       this.alive++;
@@ -179,7 +179,13 @@ export class Crew {
   }
 
   private interrupt(unique: bigint): void {
-    if (this.late.waiting.interrupt(unique)) this.answer(unique, errno.EINTR);
+    const request = this.late.waiting.interrupt(unique);
+    if (request) this.giveUp(request);
+  }
+
+  private giveUp(request: Uint8Array): void {
+    if (this.invalidation && mayHaveWritten(request)) InvalidationRing.forgetAll(this.invalidation);
+    this.answer(uniqueOf(request), errno.EINTR);
   }
 
   /** When the others have ended, nothing is put off any more. */

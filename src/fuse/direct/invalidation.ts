@@ -191,6 +191,12 @@ export class InvalidationRing {
     const words = new Int32Array(memory.ring);
     const lock = new SharedLock(words, LOCK, owner);
     if (lock.tryAcquireFrom(dead) !== "busy") lock.release();
+    InvalidationRing.forgetAll(memory);
+  }
+
+  /** All pages of all files are forgotten soon: something was written of which nobody tells where. */
+  static forgetAll(memory: InvalidationMemory): void {
+    const words = new Int32Array(memory.ring);
     Atomics.store(words, ALL, 1);
     Atomics.notify(words, GIVEN);
   }

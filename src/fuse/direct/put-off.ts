@@ -3,7 +3,7 @@
  * cache, or looks a name up, until its request is answered, even one that was killed: so who is interrupted (FUSE_INTERRUPT)
  * must not wait for bytes that may come in hours. No I/O.
  */
-import { structures } from "./protocol.js";
+import { opcodes, structures } from "./protocol.js";
 
 /**
  * Interrupted requests that are remembered: those that a worker has just now, and puts off after the interruption was told.
@@ -22,16 +22,13 @@ export class PutOff {
     return true;
   }
 
-  /** @returns whether the request waits here, and is to be answered now, with EINTR; otherwise that comes when it is put off */
-  interrupt(unique: bigint): boolean {
+  /** @returns the request, where it waits here: it is to be answered now, with EINTR; otherwise that comes when it is put off */
+  interrupt(unique: bigint): Uint8Array | undefined {
     const at = this.waiting.findIndex(({ request }) => uniqueOf(request) === unique);
-    if (at >= 0) {
-      this.waiting.splice(at, 1);
-      return true;
-    }
+    if (at >= 0) return this.waiting.splice(at, 1)[0]!.request;
     if (this.interrupted.size === mostRemembered) this.interrupted.delete(this.interrupted.values().next().value!);
     this.interrupted.add(unique);
-    return false;
+    return undefined;
   }
 
   /** Takes the request whose turn it is, that for the lowest position. */
@@ -42,8 +39,14 @@ export class PutOff {
   }
 }
 
+const { unique, opcode } = structures.fuse_in_header.fields;
+const viewOf = (request: Uint8Array) => new DataView(request.buffer, request.byteOffset, request.byteLength);
+
 /** The number that a request's reply carries. */
-export function uniqueOf(request: Uint8Array): bigint {
-  const view = new DataView(request.buffer, request.byteOffset, request.byteLength);
-  return view.getBigUint64(structures.fuse_in_header.fields.unique, true);
+export const uniqueOf = (request: Uint8Array): bigint => viewOf(request).getBigUint64(unique, true);
+
+/** Whether a request may have written a part of its bytes before it was put off. */
+export function mayHaveWritten(request: Uint8Array): boolean {
+  const asked = viewOf(request).getUint32(opcode, true);
+  return asked === opcodes.WRITE || asked === opcodes.FALLOCATE;
 }

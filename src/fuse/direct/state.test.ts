@@ -101,9 +101,52 @@ test("one worker at a time unpacks ahead, while another listens; when it dies, a
   t.false(one.take(), "nobody else listens");
   two.free();
   t.true(two.take());
+  t.true(two.goesOn);
   const overview = new Overview(state);
   overview.takeHeld(0);
+  t.false(two.goesOn, "nobody listens any more");
+  // The place of the first is taken.
+  one.free();
   t.false(one.take(), "another worker died");
   overview.takeHeld(1);
+  two.free();
   t.true(one.take());
+});
+
+test("who unpacks ahead doesn't listen: when another hears a request, a third is woken for the next", (t) => {
+  const { state, workers } = crew(4);
+  const [one, two] = workers as [WorkerState, WorkerState];
+  t.true(one.take());
+  t.is(awake(state), 2);
+  two.hear();
+  t.is(awake(state), 3);
+  t.false(one.goesOn);
+  one.give();
+  two.free();
+  two.hear();
+  t.is(awake(state), 3, "it listens again");
+});
+
+test("a worker that died doesn't listen, whatever it did", (t) => {
+  for (const dies of [
+    () => {},
+    (worker: WorkerState) => worker.hear(),
+    (worker: WorkerState) => t.true(worker.take()),
+    (worker: WorkerState) => {
+      t.true(worker.take());
+      worker.give();
+    },
+  ]) {
+    const { state, workers } = crew(4);
+    const [one, two] = workers as [WorkerState, WorkerState];
+    dies(one);
+    new Overview(state).takeHeld(0);
+    t.is(awake(state), 2);
+    two.hear();
+    t.is(awake(state), 3, "the last that listened heard");
+    two.free();
+    one.free();
+    two.hear();
+    t.is(awake(state), 3, "the one in its place listens");
+  }
 });

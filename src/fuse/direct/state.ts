@@ -9,7 +9,7 @@ export interface SharedState {
   readonly workers: number;
   /** Int32: what to do (see below), for all workers. */
   readonly orders: SharedArrayBuffer;
-  /** Int32, a row per worker: the request it holds, whether it has ended in order. */
+  /** Int32, a row per worker: the request it holds, whether it has ended in order, whether it waits for a request. */
   readonly held: SharedArrayBuffer;
   /** Float64, a row per worker: counters. */
   readonly counts: SharedArrayBuffer;
@@ -21,6 +21,8 @@ const ROW = 64;
 const UNIQUE_LOW = 0;
 const UNIQUE_HIGH = 1;
 const ENDED = 2;
+/** Whether this worker is one of `LISTENING`. */
+const LISTENS = 3;
 
 const REQUESTS = 0;
 const READS = 1;
@@ -31,7 +33,7 @@ const ERRORS = 3;
 const DESCRIPTOR = 0;
 /** In `orders`: workers with a number below this serve, the others sleep. */
 const AWAKE = 1;
-/** In `orders`: workers that wait for a request. */
+/** In `orders`: workers that wait for a request: never too many, so that none is left without a listener. */
 const LISTENING = 2;
 
 /** In `orders`: the worker that unpacks ahead of a reader, + 1; 0 if none does. */
@@ -91,7 +93,16 @@ export class WorkerState {
    * as listening.
    */
   free(): void {
+    // In this order, and in `busy` in the other: whenever the worker dies, there aren't too many.
+    this.held[LISTENS] = 1;
     Atomics.add(this.orders, LISTENING, 1);
+  }
+
+  /** It doesn't listen. @returns how many did, with this one */
+  private busy(): number {
+    const listened = Atomics.sub(this.orders, LISTENING, 1);
+    this.held[LISTENS] = 0;
+    return listened;
   }
 
   /**
@@ -110,15 +121,15 @@ export class WorkerState {
     }
     let awake = Atomics.load(orders, AWAKE);
     if (worker < awake) return;
-    Atomics.sub(orders, LISTENING, 1);
+    this.busy();
     for (; worker >= awake; awake = Atomics.load(orders, AWAKE)) Atomics.wait(orders, AWAKE, awake);
-    Atomics.add(orders, LISTENING, 1);
+    this.free();
   }
 
   /** Called when a request has come: when nobody is left to listen for the next one, another worker is woken. */
   hear(): void {
     const { orders } = this;
-    if (Atomics.sub(orders, LISTENING, 1) > 1) return;
+    if (this.busy() > 1) return;
     let awake = Atomics.load(orders, AWAKE);
     for (let seen: number; awake < this.workers; awake = seen) {
       seen = Atomics.compareExchange(orders, AWAKE, awake, awake + 1);
@@ -144,15 +155,19 @@ export class WorkerState {
    * that no request waits for it. @returns true when it may; then `give` has to be called.
    */
   take(): boolean {
-    return this.goesOn && Atomics.compareExchange(this.orders, AHEAD, 0, this.worker + 1) === 0;
+    if (Atomics.compareExchange(this.orders, AHEAD, 0, this.worker + 1) !== 0) return false;
+    if (this.busy() > 1) return true;
+    this.give();
+    return false;
   }
 
-  /** Whether another worker listens. */
+  /** Whether another worker listens, while this one unpacks ahead. */
   get goesOn(): boolean {
-    return Atomics.load(this.orders, LISTENING) > 1;
+    return Atomics.load(this.orders, LISTENING) > 0;
   }
 
   give(): void {
+    this.free();
     Atomics.store(this.orders, AHEAD, 0);
   }
 
@@ -212,6 +227,7 @@ export class Overview {
   takeHeld(worker: number): [number, number] | undefined {
     Atomics.compareExchange(this.orders, AHEAD, worker + 1, 0);
     const at = (worker * ROW) / 4;
+    if (Atomics.exchange(this.held, at + LISTENS, 0) === 1) Atomics.sub(this.orders, LISTENING, 1);
     const [low, high] = [this.held[at + UNIQUE_LOW], this.held[at + UNIQUE_HIGH]];
     if (low === 0 && high === 0) return undefined;
     this.held[at + UNIQUE_LOW] = 0;
