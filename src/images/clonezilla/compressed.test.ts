@@ -225,6 +225,11 @@ test("a partition that LVM had is refused in words, and its volumes are images o
   writeFileSync(`${folder}/lvm_logv.list`, "/dev/vg_one/root Linux rev 1.0 ext4 filesystem data\n");
   refusesThird(t, folder, disk, position, ["sda3", "vg_one", "--disk", "vg_one-root"]);
   isDisk(t, { path: folder, disk: "vg_one-root" }, volume, MiB);
+  isRefused(t, "usage", { path: folder, disk: "root" }, "no disk or partition root", "vg_one-root");
+  // The physical volume may be a whole disk.
+  rmSync(`${folder}/sda-pt.sf`);
+  writeFileSync(`${folder}/parts`, "sda\n");
+  isRefused(t, "usage", { path: folder }, "vg_one-root with --disk NAME");
 });
 
 test("a partition that LUKS had is refused in words, and what was in it is an image of its own", (t) => {
