@@ -56,6 +56,8 @@ export interface ImageSpec {
   readonly codePage?: number;
   /** Of a disc that was written in several sessions, the one to show, from 1 on; default: the first. */
   readonly session?: number;
+  /** All of the disk is read, to be copied: checksums of far more than is asked for at a time are compared then too. */
+  readonly copied?: boolean;
 }
 
 /** An image and its parents, open. */
@@ -150,15 +152,16 @@ interface Link {
 }
 
 function openChain(spec: ImageSpec, files: OpenFiles, cache: ChunkCache): Link[] {
-  const { snapshot, password, disk } = spec;
-  const links = [openLink(resolve(spec.path), formatNamed(spec.format), files, cache, { snapshot, password, disk })];
+  const { snapshot, password, disk, copied } = spec;
+  const chosen = { snapshot, password, disk, copied };
+  const links = [openLink(resolve(spec.path), formatNamed(spec.format), files, cache, chosen)];
   const seen = new Set([links[0]!.identity]);
   let given = spec.parent === undefined ? undefined : resolve(spec.parent);
   for (let link = links[0]!; link.layer.parent; link = links.at(-1)!) {
     const { name } = link.layer;
     if (links.length >= settings.deepestChain)
       throw corrupt(`${name}: is layer ${links.length} of a chain; so many are taken for a loop.`);
-    const parent = openParent(link, given, files, cache, { password });
+    const parent = openParent(link, given, files, cache, { password, copied });
     if (seen.has(parent.identity))
       throw corrupt(`${name}: has ${parent.layer.name} as its base, which is above it in the chain already: a loop.`);
     seen.add(parent.identity);

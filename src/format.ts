@@ -33,6 +33,8 @@ export interface Surroundings {
     readonly codePage?: number;
     /** Of a disc that was written in several sessions, the one to show, from 1 on. */
     readonly session?: number;
+    /** Whether all is read, in order, to be copied: checksums of far more than is asked for at a time are compared then too. */
+    readonly copied?: boolean;
   };
   /**
    * What takes long to compute and is the same for every thread that opens this image (a key made of a password): it is

@@ -1,5 +1,6 @@
 import { createRequire } from "node:module";
 import { corrupt, unsupported } from "../errors.js";
+import type { StreamUnpacker } from "./stream-unpacker.js";
 
 /*
  * Data of LZMA's older format, .lzma, by the system's liblzma through koffi: node-liblzma reads only .xz. What liblzma
@@ -18,6 +19,7 @@ const MEMORY = 80n << 20n;
 /** `lzma_stream` of lzma/base.h, on machines of 64 bits. */
 const STREAM_SIZE = 136;
 const At = { nextIn: 0, availIn: 8, nextOut: 24, availOut: 32 } as const;
+const RUN = 0;
 const FINISH = 3;
 /** Statuses of lzma/base.h. */
 const OK = 0;
@@ -90,5 +92,44 @@ export function unpackLzma(packed: Uint8Array, target: Uint8Array): number {
     return target.length - left;
   } finally {
     end(stream);
+  }
+}
+
+/** One .lzma stream, step by step. */
+export class Unlzma implements StreamUnpacker {
+  consumed = 0;
+  produced = 0;
+  ended = false;
+  private readonly library = library();
+  private readonly stream = Buffer.alloc(STREAM_SIZE);
+
+  /**
+   * @param dictionary bytes of the largest one that is taken
+   * @throws ImageError `unsupported` where liblzma can't be loaded.
+   */
+  constructor(dictionary: number) {
+    // What it takes besides the dictionary is far less than a mebibyte.
+    if (this.library.alone(this.stream, BigInt(dictionary + (1 << 20))) !== OK)
+      throw new Error("liblzma could not be started");
+  }
+
+  step(input: Uint8Array, target: Uint8Array): void {
+    const { stream } = this;
+    const { code, address } = this.library;
+    stream.writeBigUInt64LE(address(input), At.nextIn);
+    stream.writeBigUInt64LE(BigInt(input.length), At.availIn);
+    stream.writeBigUInt64LE(address(target), At.nextOut);
+    stream.writeBigUInt64LE(BigInt(target.length), At.availOut);
+    const status = code(stream, RUN);
+    this.consumed = input.length - Number(stream.readBigUInt64LE(At.availIn));
+    this.produced = target.length - Number(stream.readBigUInt64LE(At.availOut));
+    if (status === STREAM_END) this.ended = true;
+    else if (status === OUT_OF_MEMORY) throw new Error("liblzma could not allocate memory");
+    else if (status !== OK && status !== BUFFER)
+      throw corrupt(`the LZMA data ${meanings[status] ?? `can't be unpacked (liblzma's status ${status})`}`);
+  }
+
+  close(): void {
+    this.library.end(this.stream);
   }
 }

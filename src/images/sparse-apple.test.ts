@@ -89,7 +89,12 @@ test("bands out of order, some missing, the last one in part, over three index n
   const second = 4096 + 1008 * 1024;
   isRefused(t, "corrupt", { path: patched(path("a"), { [second]: [0] }) }, `at byte ${second}`, "is not there");
   isRefused(t, "corrupt", { path: patched(path("a"), { 20: [0, 0, 0, 0, 0, 0, 0x10, 0] }) }, "names byte 4096");
-  isRefused(t, "corrupt", { path: patched(path("a"), { 20: [0x7f] }) }, "for the next one");
+  isRefused(
+    t,
+    "corrupt",
+    { path: patched(path("a"), { 20: [0x7f, 0, 0, 0, 0, 0, 0, 1] }) },
+    "byte 9151314442816847873 for",
+  );
   isRefused(
     t,
     "corrupt",
@@ -110,7 +115,7 @@ test("sizes and bands that can't be are refused; a truncated file loses what is 
   ) => isRefused(t, code, { path: patched(path("a"), changes) }, path("a"), words);
   refused({ 10: [0, 0] }, "bands of 0 bytes");
   refused({ 8: [0xff] }, "tells of bands of");
-  refused({ 28: [0xff] }, "byte 28");
+  refused({ 28: [0xff, 0, 0, 0, 0, 0, 0, 1] }, "byte 28 tells of a disk of 9407839477591871324672 bytes");
   refused({ 31: [0xff] }, "more than this Spindle takes", "unsupported");
   refused({ 64: [0, 0, 0, 9] }, "lists band 8, but the disk has only 8");
   refused({ 64: [0, 0, 0, 1] }, "lists band 0 twice");

@@ -59,9 +59,9 @@ class SparseImageLayer implements Layer, BlockTable {
     if (sectors === 0 || this.blockSize > largestBand)
       throw corrupt(`${name}: byte 8 tells of bands of ${this.blockSize} bytes. The header is damaged.`);
     // Disks of 2 TiB and more don't fit the first of the two numbers.
-    this.size = (u64be(header, 28) || header.readUInt32BE(16)) * 512;
-    if (this.size > largestDisk)
-      throw corrupt(`${name}: byte 28 tells of a disk of ${this.size} bytes. The header is damaged.`);
+    const told = (header.readBigUInt64BE(28) || BigInt(header.readUInt32BE(16))) * 512n;
+    if (told > largestDisk) throw corrupt(`${name}: byte 28 tells of a disk of ${told} bytes. The header is damaged.`);
+    this.size = Number(told);
     this.count = Math.ceil(this.size / this.blockSize);
     if (this.count > mostBands)
       throw unsupported(
@@ -95,13 +95,14 @@ class SparseImageLayer implements Layer, BlockTable {
         found.push((band - 1) * places + first + slot);
         used = slot + 1;
       }
-      const next = u64be(node, at === 0 ? 20 : 12);
+      const link = at === 0 ? 20 : 12;
+      const next = u64be(node, link);
       if (next === 0) break;
       // Nodes follow each other in the file, so that no chain of them is a loop.
       const end = at + nodeSize + used * this.blockSize;
       if (next < end || next + nodeSize > size)
         throw corrupt(
-          `${name}: the index node at byte ${at} names byte ${next} for the next one, which can be from byte ${end} to ${size - nodeSize} only. The file is truncated or damaged.`,
+          `${name}: the index node at byte ${at} names byte ${node.readBigUInt64BE(link)} for the next one, which can be from byte ${end} to ${size - nodeSize} only. The file is truncated or damaged.`,
         );
       at = next;
     }

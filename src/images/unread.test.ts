@@ -21,7 +21,7 @@ test("a packed disk in an archive isn't served as if its packed bytes were the d
 test("a compression that can't be read is named, in parts too", (t) => {
   for (const [signature, words] of [
     ["\x89LZO\x00\r\n\x1a\n", /lzop -d/],
-    ["LZIP\x01", /lzip -d/],
+    ["LRZI\x00", /lrzip -d/],
     ["\x02\x21\x4c\x18", /lz4 in its old format.*lz4 -d/],
   ] as const)
     for (const names of [["disk.packed"], ["disk.001", "disk.002"]]) {

@@ -53,7 +53,6 @@ const signatures: readonly Signature[] = [
   ),
   row(0, "\x02\x21\x4c\x18", "compressed with lz4 in its old format", unpack("lz4 -d")),
   row(0, "\x89LZO\x00\r\n\x1a\n", "compressed with lzop", unpack("lzop -d")),
-  row(0, "LZIP\x01", "compressed with lzip", unpack("lzip -d")),
   row(0, "LRZI\x00", "compressed with lrzip", unpack("lrzip -d")),
 ];
 

@@ -83,7 +83,7 @@ export async function createImage(options: CreateOptions): Promise<Created> {
   try {
     // What is gone on with stays as it is, encrypted too.
     const asStored = options.goesOn !== undefined || options.opening?.asStored === true;
-    const spec = { ...options.opening, path: options.source, parent: undefined, asStored };
+    const spec = { ...options.opening, path: options.source, parent: undefined, asStored, copied: true };
     source = options.stream ? undefined : open(spec);
     open.finish();
     const kept = options.goesOn && source ? source.layers[0] : undefined;

@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import {
   closeSync,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   openSync,
@@ -9,14 +10,17 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import test, { type ExecutionContext } from "ava";
 import { openLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
+import { expectedDisk, partcloneImage } from "../images/partclone/writer-test-tools.js";
 import { readSecondly } from "../images/spin/second-test-reader.js";
 import {
   beside,
+  contentOf,
   create,
   ended,
   loopDevice,
@@ -151,6 +155,47 @@ test("a target that is a pipe, a folder or a device of bytes is refused at once"
       message: /is a folder|neither a file nor a block device/,
     });
   await t.throwsAsync(restore(path("image"), path("no/out")), { message: /no such file or folder/ });
+});
+
+test("a changed byte in a partclone image, or a folder with one, is not copied: neither restored nor made an image of", async (t) => {
+  const path = workspace(t);
+  // A strip is larger than what is checked for who reads a few bytes.
+  const disk = noise(8 * MiB);
+  const used = Array.from({ length: 2048 }, (_, block) => block % 10 < 7);
+  const spec = { version: 2, blockSize: 4096, used, disk, perChecksum: 400 } as const;
+  const image = partcloneImage(spec);
+  mkdirSync(path("folder"));
+  for (const name of ["parts", "disk"]) writeFileSync(path(`folder/${name}`), "sda1\n");
+  const put = () => {
+    for (const name of ["image", "folder/sda1.ext4-ptcl-img.uncomp"]) writeFileSync(path(name), image);
+  };
+  const copied = async (name: string, target: string) => {
+    const opened = openLayers({ path: path(name) });
+    try {
+      await restoreDisk(opened, { target: path(target), force: false, verify: false, threads: 2 });
+    } finally {
+      opened.close();
+    }
+  };
+  put();
+  for (const name of ["image", "folder"]) {
+    await copied(name, `${name}.raw`);
+    t.true(readFileSync(path(`${name}.raw`)).equals(expectedDisk(spec)));
+    await create(path(name), path(`${name}.spin`));
+    t.true((await contentOf(path(`${name}.spin`))).equals(expectedDisk(spec)));
+  }
+  image[image.length >> 1]! ^= 1;
+  put();
+  for (const name of ["image", "folder"]) {
+    const damaged = {
+      instanceOf: ImageError,
+      code: "corrupt",
+      message: /the strip of 400 blocks at byte \d+ does not/,
+    };
+    await t.throwsAsync(copied(name, "out"), damaged);
+    await t.throwsAsync(create(path(name), path("out")), damaged);
+    t.false(existsSync(path("out")));
+  }
 });
 
 test("a damaged chunk is named, and neither a file nor a half of one is left", async (t) => {

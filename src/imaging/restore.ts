@@ -60,7 +60,7 @@ export async function restoreDisk(source: OpenedLayers, options: RestoreOptions)
   let pool: WorkerPool<RestoreJob, RestoreResult> | undefined;
   try {
     const init: RestoreInit = {
-      source: source.data,
+      source: { ...source.data, spec: { ...source.data.spec, copied: true } },
       fd: target.fd,
       target: options.target,
       sparse: target.sparse,

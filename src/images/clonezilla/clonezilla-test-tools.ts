@@ -43,6 +43,8 @@ export const packers = {
   xz: ["xz", "-0", "-T2", "--block-size=1000000"],
   zst: ["zstd", "-q", "-1", "-T2"],
   lz4: ["lz4", "-q", "-1"],
+  lzip: ["plzip", "-0"],
+  lzma: ["xz", "--format=lzma", "-0"],
 } as const;
 
 export function pack(bytes: Buffer, [program, ...options]: readonly [string, ...string[]]): Buffer {

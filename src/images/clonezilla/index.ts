@@ -89,8 +89,10 @@ class Folder {
     return [...new Set([...told, ...tables])].filter((disk) => tables.includes(disk) || this.has(disk));
   }
 
+  /** What can be chosen: logical volumes too, which are no parts to Clonezilla, and no parts of which it saved nothing. */
   private list(disks: readonly string[]): string {
-    return [...new Set([...disks, ...words(this.text("parts"))])].slice(0, 30).join(", ");
+    const parts = words(this.text("parts")).filter((part) => this.has(part));
+    return [...new Set([...disks, ...parts, ...this.devices()])].slice(0, 30).join(", ") || "none";
   }
 
   private has(device: string): boolean {

@@ -33,13 +33,13 @@ const packings: Record<string, string> = {
   xz: "xz",
   zst: "zstd",
   lz4: "lz4",
+  lzip: "lzip",
+  lzma: "lzma",
   uncomp: "none",
 };
 /** Those that Spindle doesn't read: their names, and what unpacks them. */
 const unread: Record<string, readonly [name: string, command: string]> = {
   lzo: ["lzop", "lzop -dc"],
-  lzma: ["lzma", "xz --format=lzma -dc"],
-  lzip: ["lzip", "lzip -dc"],
   lrz: ["lrzip", "lrzip -q -d -o -"],
 };
 

@@ -5,15 +5,19 @@ import type { Integrity, Layer, Run } from "../../layers/layer.js";
 import type { ImageFormat } from "../image-format.js";
 import { LastRun } from "../last-run.js";
 import { bitmapSize, type Header, isPartclone, readHeader } from "./header.js";
+import { CheckedStrips, hasWideChecksums, Strips } from "./strips.js";
 import { UsedBlocks } from "./used-blocks.js";
-import { hasWideChecksums, partcloneIntegrity } from "./verify.js";
+import { partcloneIntegrity } from "./verify.js";
+
+/** The largest strip that is checked before one of its bytes is shown, in bytes: it takes some milliseconds. */
+const quickStrip = 1 << 20;
 
 /** Images of partclone, which Clonezilla makes: the used blocks of one filesystem. The others read as zeros. */
 export const partclone: ImageFormat = {
   name: "partclone",
   recognises: isPartclone,
   lengthOf: (source) => layoutOf(source).length(),
-  open: (source) => new PartcloneLayer(source),
+  open: (source, { options }) => new PartcloneLayer(source, options?.copied === true),
 };
 
 /** What the start of an image tells of all of it. */
@@ -43,8 +47,14 @@ class PartcloneLayer implements Layer {
   /** The used blocks end to end, without the checksums between them. */
   private readonly data: ByteSource;
   private readonly last = new LastRun();
+  /** Whether there are checksums that whoever copies the disk can't compare. */
+  private readonly onlyVerified: boolean;
 
-  constructor(private readonly source: ByteSource) {
+  /** @param copied whether larger strips than `quickStrip` are checked too when they are read */
+  constructor(
+    private readonly source: ByteSource,
+    copied: boolean,
+  ) {
     const { header, used, start, perStrip } = layoutOf(source);
     const { blockSize, blocks, checksum } = header;
     this.header = header;
@@ -52,8 +62,12 @@ class PartcloneLayer implements Layer {
     const strip = blockSize * perStrip;
     const step = strip + checksum.size;
     const count = Math.ceil(blocks / perStrip);
-    this.data = new StridedSource(source.name, source, { start, step, length: strip, count });
-    this.integrity = partcloneIntegrity(source, header, used, start);
+    const blocksOnly = new StridedSource(source.name, source, { start, step, length: strip, count });
+    const strips = new Strips(source, header, used, start);
+    const isChecked = strips.checkable === "alone" && (copied || strips.length <= quickStrip);
+    this.data = isChecked ? new CheckedStrips(source.name, strips, blocksOnly) : blocksOnly;
+    this.onlyVerified = strips.checkable === "in order";
+    this.integrity = partcloneIntegrity(strips);
   }
 
   get name(): string {
@@ -75,6 +89,7 @@ class PartcloneLayer implements Layer {
       usedBlocks,
       checksums: checksum.kind,
       ...(checksum.blocks > 0 && { blocksPerChecksum: checksum.blocks }),
+      ...(this.onlyVerified && { checksumsCompared: "by verify only" }),
     };
   }
 

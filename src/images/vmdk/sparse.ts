@@ -13,13 +13,14 @@ import { unpackZlib } from "../../bytes/zlib.js";
 import { corrupt, ImageError, unsupported } from "../../errors.js";
 import { settings } from "../../settings.js";
 import { type BlockEntry, BlockKind, type BlockTable } from "../block-map.js";
-import { u64le } from "../fields.js";
+import { largestDisk, u64le } from "../fields.js";
 
 const sector = 512;
 /** Bytes of the largest grain; those that are packed may have `settings.largestChunk`. */
 const largestGrain = 2 ** 30;
 const Flag = { redundant: 2, zeroedGrains: 4, compressed: 1 << 16, markers: 1 << 17 } as const;
-const atEnd = 2 ** 64;
+/** In place of where a stream's directory is. */
+const atEnd = Number.POSITIVE_INFINITY;
 
 export interface HostedHeader {
   readonly version: number;
@@ -42,7 +43,7 @@ export const signatureOf = (source: ByteSource): string =>
 /** The header of a hosted sparse extent; of a stream its footer, where its tables were known. */
 export function readHostedHeader(source: ByteSource): HostedHeader {
   const first = parseHosted(source, 0);
-  if (first.directoryOffset !== atEnd * sector) return first;
+  if (first.directoryOffset !== atEnd) return first;
   // The last three sectors: a marker, the footer, the end of the stream.
   const position = source.size - 2 * sector;
   if (position <= 0 || signatureAt(source, position) !== "KDMV")
@@ -62,7 +63,6 @@ function parseHosted(source: ByteSource, position: number): HostedHeader {
   const version = bytes.readUInt32LE(4);
   const flags = bytes.readUInt32LE(8);
   if (version < 1 || version > 3) throw unsupported(`${name}: is a VMDK of version ${version}; 1 to 3 are known.`);
-  const u64 = (at: number) => (bytes.readBigUInt64LE(at) === 2n ** 64n - 1n ? atEnd : u64le(bytes, at));
   if ((flags & 1) !== 0 && !bytes.subarray(73, 77).equals(Buffer.from("\n \r\n")))
     throw corrupt(
       `${name}: its line ends were changed, as a transfer in text mode does. Transfer it again, as binary.`,
@@ -72,15 +72,26 @@ function parseHosted(source: ByteSource, position: number): HostedHeader {
   return {
     version,
     flags,
-    capacity: u64(12) * sector,
-    grainSize: u64(20) * sector,
-    descriptorOffset: u64(28) * sector,
-    descriptorSize: u64(36) * sector,
+    capacity: sectorsAt(name, bytes, 12),
+    grainSize: sectorsAt(name, bytes, 20),
+    descriptorOffset: sectorsAt(name, bytes, 28),
+    descriptorSize: sectorsAt(name, bytes, 36),
     grainsPerTable: bytes.readUInt32LE(44),
-    redundantOffset: u64(48) * sector,
-    directoryOffset: u64(56) * sector,
+    redundantOffset: u64le(bytes, 48) * sector,
+    directoryOffset: bytes.readBigUInt64LE(56) === 2n ** 64n - 1n ? atEnd : sectorsAt(name, bytes, 56),
     unclean: bytes[72] !== 0,
   };
+}
+
+/**
+ * What the header tells in sectors at byte `at`, in bytes.
+ * @throws ImageError `corrupt` where no file and no disk has so many
+ */
+function sectorsAt(name: string, bytes: Buffer, at: number): number {
+  const value = bytes.readBigUInt64LE(at) * BigInt(sector);
+  if (value > largestDisk)
+    throw corrupt(`${name}: byte ${at} of its header tells of ${value} bytes, more than any disk has. It is damaged.`);
+  return Number(value);
 }
 
 /** A sparse extent: its table of grains. */
@@ -331,24 +342,24 @@ export class SeSparseTable extends GrainTable {
   constructor(source: ByteSource, size: number, hasParent: boolean) {
     const { name } = source;
     const bytes = readExactly(source, 0, sector, "the header");
-    const field = (index: number) => u64le(bytes, index * 8);
-    if (field(0) !== 0xcafebabe) throw corrupt(`${name}: is no seSparse extent: its signature is missing.`);
+    const field = (index: number) => sectorsAt(name, bytes, index * 8);
+    if (u64le(bytes, 0) !== 0xcafebabe) throw corrupt(`${name}: is no seSparse extent: its signature is missing.`);
     if (bytes.readBigUInt64LE(8) !== 0x200000001n)
       throw unsupported(`${name}: is a seSparse extent of version ${bytes.readBigUInt64LE(8).toString(16)}.`);
-    const tableSize = field(4) * sector;
-    super(source, size, field(3) * sector, tableSize / 8, hasParent);
-    if (size > field(2) * sector)
-      throw corrupt(`${name}: holds ${field(2) * sector} bytes of disk, where its descriptor tells of ${size}.`);
-    const volatile = readExactly(source, field(10) * sector, 32, "the volatile header");
+    const tableSize = field(4);
+    super(source, size, field(3), tableSize / 8, hasParent);
+    if (size > field(2))
+      throw corrupt(`${name}: holds ${field(2)} bytes of disk, where its descriptor tells of ${size}.`);
+    const volatile = readExactly(source, field(10), 32, "the volatile header");
     if (u64le(volatile, 0) !== 0xcafecafe) throw corrupt(`${name}: its volatile header is damaged.`);
     if (u64le(volatile, 24) !== 0)
       throw unsupported(
         `${name}: was not closed cleanly, and its journal has to be replayed first: start and stop the machine on its ESX host, or clone the disk there.`,
       );
     this.tableSize = tableSize;
-    this.directory = field(16) * sector;
-    this.tablesOffset = field(18) * sector;
-    this.grainsOffset = field(24) * sector;
+    this.directory = field(16);
+    this.tablesOffset = field(18);
+    this.grainsOffset = field(24);
     this.checkDirectory(this.directory, 8);
   }
 
