@@ -131,8 +131,9 @@ class Blocks {
   /** Goes on at a block. */
   seek({ at, note }: Piece): void {
     this.input.seek(at / 8);
-    this.enter({ flags: note & 0xff, largest: Math.floor(note / 256), size: undefined });
+    // Of the rest of a frame neither its size nor its checksum is known.
     this.checks = false;
+    this.enter({ flags: note & 0xff, largest: Math.floor(note / 256), size: undefined });
   }
 
   /** The next block's content, good until the next call; undefined at the end of the file. */

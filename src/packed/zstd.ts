@@ -219,8 +219,8 @@ function* tableFrames(source: ByteSource, { at: end, entries, entrySize, count }
 
 class ZstdReader implements PieceReader {
   private frame: FrameUnpacker | undefined;
-  /** Whether the piece was unpacked in the pass: what was only told must not go on into another frame. */
-  private isMeasured = false;
+  /** Bytes of the piece that are to come: it must not go on into another frame. The zeros behind it may. */
+  private left = 0;
   /** Whether the frame goes on behind the piece. */
   private isWithin = false;
   private readonly spare = Buffer.alloc(64);
@@ -230,7 +230,7 @@ class ZstdReader implements PieceReader {
   begin(piece: Piece, window: Uint8Array): void {
     const point = pointOf(piece, window);
     this.goTo(piece.at / 8, point);
-    this.isMeasured = piece.crc !== undefined;
+    this.left = piece.length;
     this.isWithin = point !== undefined;
   }
 
@@ -238,9 +238,10 @@ class ZstdReader implements PieceReader {
     for (let filled = 0; filled < target.length; ) {
       const count = this.frame!.read(target.subarray(filled));
       filled += count;
-      if (count > 0 || filled === target.length) continue;
+      this.left -= count;
+      if (count > 0) continue;
       const { position } = this.frame!;
-      if (!this.isMeasured || position >= this.source.size)
+      if (this.left > 0 || position >= this.source.size)
         throw corrupt(`${this.source.name}: a zstd frame doesn't unpack to the length that is told. It is damaged.`);
       this.goTo(position);
       this.isWithin = false;
