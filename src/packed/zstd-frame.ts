@@ -91,17 +91,11 @@ export class FrameUnpacker implements Unpacking {
   ) {
     this.input = new PackedInput(source, Math.min(packed, largestRead));
     this.input.seek(at);
+    if (!point) this.checkHeader();
+    // Only now: who is refused closes nothing.
     this.unpacker = new Unzstd(point?.before);
-    if (point) {
-      // A header for the blocks that follow: it tells no size and no checksum, but the window.
-      this.unpacker.step(Buffer.of(0x28, 0xb5, 0x2f, 0xfd, 0, point.descriptor), new Uint8Array(0));
-      return;
-    }
-    skipToFrame(this.input);
-    const start = this.input.position;
-    // What it would allocate is looked at first.
-    if (this.input.peek(4).length === 4) readFrameHeader(this.input);
-    this.input.seek(start);
+    // A header for the blocks that follow: it tells no size and no checksum, but the window.
+    if (point) this.unpacker.step(Buffer.of(0x28, 0xb5, 0x2f, 0xfd, 0, point.descriptor), new Uint8Array(0));
   }
 
   /** The first byte behind what was used of the file: at the end, behind the frame. */
@@ -130,5 +124,13 @@ export class FrameUnpacker implements Unpacking {
 
   close(): void {
     this.unpacker.close();
+  }
+
+  /** What it would allocate is looked at first. */
+  private checkHeader(): void {
+    skipToFrame(this.input);
+    const start = this.input.position;
+    if (this.input.peek(4).length === 4) readFrameHeader(this.input);
+    this.input.seek(start);
   }
 }

@@ -80,7 +80,7 @@ class Blocks {
   readonly descriptor: number | undefined;
   /** In bytes. */
   readonly window: number;
-  private readonly unpacker = new Unzstd();
+  private readonly unpacker: Unzstd;
   private readonly input: PackedInput;
   readonly checksum: boolean;
 
@@ -95,6 +95,8 @@ class Blocks {
     const { window, checksum } = readFrameHeader(this.input);
     const length = this.input.position - start;
     this.input.seek(start);
+    // Not before the header is checked: who is refused closes nothing.
+    this.unpacker = new Unzstd();
     this.feed(this.input.take(length, "the header of a zstd frame"), new Uint8Array(0));
     this.checksum = checksum;
     this.descriptor = window?.descriptor;
