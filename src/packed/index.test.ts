@@ -1,7 +1,16 @@
 /** What a pass leaves behind: gone on with, shared, bound to its file, and never believed when it is damaged. */
-import { closeSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 import { NotYet, readFully } from "../bytes/byte-source.js";
 import { FileSource } from "../bytes/file.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
@@ -15,7 +24,7 @@ import { type Claims, claimsHead, diskClaims } from "./disk-claims.js";
 import { likelySize, OpenPacked, packingOf } from "./index.js";
 import { cacheFolderOfTests, disk, noise, packingFolder, packs, words } from "./packed-test-tools.js";
 import { RunningPass } from "./pass.js";
-import { PieceTable } from "./piece-table.js";
+import { PieceTable, recordSize } from "./piece-table.js";
 import { Progress } from "./progress.js";
 import { Scratch } from "./scratch.js";
 import { silently } from "./waiting.js";
@@ -298,6 +307,42 @@ test("a read that must not wait ends with what it waits for; one that may wait g
   held.close();
   source.close();
 });
+
+/** Leaves a file as another process does whose pass stands still half-way, until the test ends. */
+function stuckHalfWay(t: ExecutionContext, path: string): FileSource {
+  const source = FileSource.open(path);
+  const whole = OpenPacked.open([source], packingOf(source)!, { trust: "proven", waiting: silently });
+  whole.close();
+  const files = openPieceFiles(Buffer.from(whole.data.key).toString("hex", 0, 16));
+  const { count } = new PieceTable(files, whole.data.key).survey();
+  ftruncateSync(files.table, (1 + Math.floor(count / 2)) * recordSize);
+  t.true(lock(files));
+  t.teardown(() => {
+    for (const fd of [files.table, files.data]) closeSync(fd);
+    source.close();
+  });
+  return source;
+}
+
+test.serial(
+  "however many packed partitions are gone through, the next one is opened without waiting for its turn",
+  (t) => {
+    const path = packingFolder(t);
+    if (!packs(t, path, "lz4 -qc -B4 disk > packed; for n in {1..12}; do cp packed $n; done")) return;
+    const opened = Array.from({ length: 12 }, (_, number) => {
+      const source = stuckHalfWay(t, path(`${number + 1}`));
+      const lengthOf = () => disk.length;
+      return OpenPacked.open([source], packingOf(source)!, { trust: "disk", waiting: silently, lengthOf });
+    });
+    for (const one of opened) {
+      t.is(one.pass.state, "under way");
+      const head = Buffer.alloc(100_000);
+      t.is(readFully(one.head(), 0, head), head.length);
+      t.true(head.equals(disk.subarray(0, head.length)));
+    }
+    for (const one of opened) one.close();
+  },
+);
 
 test("another process's pass is followed, and taken over when it ends half-way", (t) => {
   const path = packingFolder(t);

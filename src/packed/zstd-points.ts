@@ -29,6 +29,13 @@ const usualBefore = 1 << 18;
 /** So many pieces one after another without a place to begin at, and no more are tried. */
 const patience = 4;
 
+/** Of ES2024. TypeScript's library has it together with what Node 20 lacks. */
+type ResizableBuffer = ArrayBuffer & { resize(length: number): void };
+const ResizableBuffer = ArrayBuffer as unknown as new (
+  length: number,
+  options: { readonly maxByteLength: number },
+) => ResizableBuffer;
+
 /** How a piece of a frame is begun; undefined for a piece that is a frame. */
 export const pointOf = ({ note }: Piece, before: Uint8Array): Point | undefined =>
   note === 0 ? undefined : { descriptor: (note >> 1) & 0xff, before, checksum: (note & 1) === 1 };
@@ -48,9 +55,9 @@ export function* indexFrame(
   told: number | undefined,
 ): Generator<void, number> {
   const blocks = new Blocks(source, at);
+  const pieces = new Pieces(source, writer, blocks);
   let total = 0;
   try {
-    const pieces = new Pieces(source, writer, blocks);
     let number = 0;
     for (let ended = false; !ended; ) {
       const start = blocks.position;
@@ -67,6 +74,7 @@ export function* indexFrame(
       total += filled;
     }
   } finally {
+    pieces.close();
     blocks.close();
   }
   if (told !== undefined && total !== told)
@@ -149,6 +157,7 @@ class Blocks {
 
 /** Tells the pieces of one frame. */
 class Pieces {
+  private readonly memory: ResizableBuffer;
   /** What is before the piece, then the piece. */
   private readonly buffer: Buffer;
   private readonly isTried: boolean;
@@ -167,7 +176,14 @@ class Pieces {
     // A frame that refers farther back than a piece would take too much memory to try.
     this.isTried = frame.descriptor !== undefined && frame.window <= distance;
     this.window = this.isTried ? frame.window : 0;
-    this.buffer = Buffer.allocUnsafeSlow(this.window + distance + largestBlock);
+    const length = this.window + distance + largestBlock;
+    this.memory = new ResizableBuffer(length, { maxByteLength: length });
+    this.buffer = Buffer.from(this.memory, 0, length);
+  }
+
+  /** Gives back at once what a collector would leave for long: the opening thread begins many passes, and does little else. */
+  close(): void {
+    this.memory.resize(0);
   }
 
   /** Where the next piece's content is to be put. */
