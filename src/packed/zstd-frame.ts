@@ -3,26 +3,14 @@ import type { ByteSource } from "../bytes/byte-source.js";
 import { Unzstd } from "../bytes/zstd.js";
 import { corrupt, unsupported } from "../errors.js";
 import type { Unpacking } from "./kept-content.js";
-import { damaged, PackedInput, truncated } from "./packed-input.js";
+import { damaged, PackedInput, skipSkippable, truncated } from "./packed-input.js";
 
 export const magic = 0xfd2fb528;
-export const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
 
 /** What libzstd takes by itself, in bytes. */
 const largestWindow = 2 ** 27;
 /** Bytes of a frame that are read at once. */
 const largestRead = 1 << 18;
-
-/** Passes over skippable frames. */
-export function skipToFrame(input: PackedInput): void {
-  for (;;) {
-    const head = input.peek(8);
-    if (head.length < 8 || !isSkippable(head.readUInt32LE(0))) return;
-    const end = input.position + 8 + head.readUInt32LE(4);
-    if (end > input.source.size) throw truncated(input.source, "a skippable zstd frame");
-    input.seek(end);
-  }
-}
 
 export interface FrameHeader {
   /** Bytes of content; undefined where that isn't told. */
@@ -128,7 +116,7 @@ export class FrameUnpacker implements Unpacking {
 
   /** What it would allocate is looked at first. */
   private checkHeader(): void {
-    skipToFrame(this.input);
+    skipSkippable(this.input, "zstd");
     const start = this.input.position;
     if (this.input.peek(4).length === 4) readFrameHeader(this.input);
     this.input.seek(start);

@@ -14,9 +14,9 @@ import { crc32 } from "node:zlib";
 import type { ByteSource } from "../bytes/byte-source.js";
 import { Unzstd } from "../bytes/zstd.js";
 import { corrupt, ImageError } from "../errors.js";
-import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
+import { damaged, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type Piece, type PieceWriter, pieceSize } from "./packing.js";
-import { FrameUnpacker, type Point, readFrameHeader, skipToFrame } from "./zstd-frame.js";
+import { FrameUnpacker, type Point, readFrameHeader } from "./zstd-frame.js";
 
 /** Content from one place to the next, in bytes; pieces end with the block that reaches it. */
 const distance = 1 << 25;
@@ -98,7 +98,7 @@ class Blocks {
   ) {
     this.input = new PackedInput(source);
     this.input.seek(at);
-    skipToFrame(this.input);
+    skipSkippable(this.input, "zstd");
     const start = this.input.position;
     const { window, checksum } = readFrameHeader(this.input);
     const length = this.input.position - start;

@@ -17,10 +17,10 @@
 import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { corrupt } from "../errors.js";
-import { PackedInput, placeIn, truncated } from "./packed-input.js";
+import { isSkippable, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
-import { FrameUnpacker, isSkippable, magic, type Point, readFrameHeader, skipToFrame } from "./zstd-frame.js";
+import { FrameUnpacker, magic, type Point, readFrameHeader } from "./zstd-frame.js";
 import { indexFrame, pointOf } from "./zstd-points.js";
 
 const seekMagic = 0x8f92eab1;
@@ -65,7 +65,7 @@ class ZstdFile implements PackedFile {
   constructor(private readonly source: ByteSource) {
     this.table = readSeekTable(source);
     const input = new PackedInput(source, 4096);
-    skipToFrame(input);
+    skipSkippable(input, "zstd");
     this.hasChecksums = input.atEnd || readFrameHeader(input).checksum;
     this.facts = this.table ? { seekTable: `${this.table.count} frames` } : {};
   }
@@ -141,7 +141,7 @@ class ZstdFile implements PackedFile {
 function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame, void> {
   const input = new PackedInput(source, 4096);
   for (;;) {
-    skipToFrame(input);
+    skipSkippable(input, "zstd");
     const at = input.position;
     const mark = input.peek(4);
     if (mark.length === 0) return;
