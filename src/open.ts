@@ -358,7 +358,7 @@ function facesFor({ data: { spec }, layers, disk }: OpenedLayers): Face[] {
 
 /**
  * The partitions. An MBR doesn't tell how large its sectors are: where the image doesn't either, they are of 4 KiB if that
- * leads to filesystems and 512 bytes lead to none.
+ * leads to filesystems, which may be encrypted, and 512 bytes lead to none.
  */
 function volumesOf(opened: OpenedLayers, disk: Disk = opened.disk): VolumeTable {
   const sectorSize = sectorSizeOf(opened);
@@ -374,7 +374,7 @@ function leadsToFileSystems(disk: Disk, { volumes }: VolumeTable): boolean {
   return volumes.some(({ number, position, size }) => {
     const source = new VolumeSource(`${disk.name} > partition ${number}`, disk, position, size);
     try {
-      return filesystems.some((format) => format.recognises(source));
+      return encryptionOf(source) !== undefined || filesystems.some((format) => format.recognises(source));
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       return false;

@@ -17,6 +17,7 @@ import { LocalChunkCache } from "../bytes/local-cache.js";
 import { openLayers, reopenLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
 import { isRefused, opened, wholeDisk } from "../images/qemu-test-tools.js";
+import { openImage } from "../open.js";
 import { lock } from "./builder.js";
 import { cacheLimit, makeRoom, namelessFile, openPieceFiles } from "./cache-folder.js";
 import { PackedContent } from "./content.js";
@@ -343,6 +344,33 @@ test.serial(
     for (const one of opened) one.close();
   },
 );
+
+for (const [what, command] of [
+  ["a GPT", "truncate -s 20M disk; printf 'label: gpt\\nstart=1MiB' | sfdisk -q disk"],
+  [
+    "an MBR whose partition ends with it",
+    "truncate -s 20M disk; printf 'label: dos\\nstart=2048, type=83' | sfdisk -q disk; mke2fs -q -F -t ext4 -E offset=1048576 disk 19m",
+  ],
+  ["a filesystem", "mke2fs -q -F -t ext4 disk 20m"],
+] as const)
+  test.serial(`a disk in a zip that is filled by ${what} is opened without waiting for its end`, (t) => {
+    const path = packingFolder(t, Buffer.alloc(0));
+    if (!packs(t, path, command)) return;
+    if (
+      !packs(
+        t,
+        path,
+        `head -c 2000000 /dev/urandom | dd of=disk bs=1M seek=9 conv=notrunc status=none; zip -q disk.zip disk`,
+      )
+    )
+      return;
+    stuckHalfWay(t, path("disk.zip"));
+    const image = openImage({ path: path("disk.zip") });
+    t.is(image.passes()[0]!.state, "under way");
+    t.is(image.layers[0]!.format, "raw");
+    t.is(image.disk.size, 20 * 2 ** 20);
+    image.close();
+  });
 
 test("another process's pass is followed, and taken over when it ends half-way", (t) => {
   const path = packingFolder(t);

@@ -166,6 +166,21 @@ export class OpenPacked {
     return new Slice(content.name, content, 0, Math.min(claimsHead, this.progress.covered, this.size));
   }
 
+  /** The first bytes of the content, which are soon there. */
+  start(): ByteSource {
+    const content = this.content(new LocalChunkCache(0));
+    return new Slice(content.name, content, 0, Math.min(claimsHead, this.size));
+  }
+
+  /** Whether the size is proven and the disk within takes all of it, by its own table or filesystem: there is no trailer. */
+  get isFilled(): boolean {
+    if (!this.isProven || this.size < claimsHead) return false;
+    const head = Buffer.alloc(claimsHead);
+    readFully(this.start(), 0, head);
+    const claims = diskClaims(head);
+    return (claims?.whole ?? claims?.least) === this.size;
+  }
+
   /** Waits until the size is proven. */
   prove(): void {
     this.settle({ trust: "proven" });
