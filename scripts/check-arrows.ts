@@ -199,6 +199,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
     reason: "calls of the C library are in one file, and those of other libraries in one each",
   },
   { modules: ["@node-rs/argon2"], from: ["bytes/argon2"], reason: "keys are made of passwords in one place" },
+  { modules: ["@node-rs/xxhash"], from: ["bytes"], reason: "sums are made where bytes are" },
   { modules: ["fuse-native"], from: ["fuse"], reason: "the portable driver" },
   { modules: ["zstd-napi"], from: ["bytes", "images", "imaging"], reason: "chunks are packed and unpacked" },
   { modules: ["yargs"], from: ["cli", "commands"], reason: "only the command line reads arguments" },

@@ -226,7 +226,8 @@ function lengthByStart(content: ByteSource): number | undefined {
 
 /** The image format that the content of a compressed file has. */
 function formatWithin(file: OpenPacked): ImageFormat {
-  const head = file.head();
+  // Some formats are told by a trailer, and the end of the content may be far: it is looked at only where one can be.
+  const head = file.isFilled ? file.start() : file.head();
   const found = recognised(head);
   // A raw disk can be shown before its size is proven; a container's tables may be anywhere in it.
   if (found === raw && packingOf(head) === undefined) return raw;

@@ -19,8 +19,8 @@ import {
 import { ImageError } from "./errors.js";
 import { hasTools, run } from "./filesystems/image-test-tools.js";
 import { haveQemu, isDisk, isRefused, opened, qemuImg, testFolder, wholeDisk } from "./images/qemu-test-tools.js";
-import { buildTree, openFiles, openFound, openWritable } from "./open.js";
-import { noise } from "./packed/packed-test-tools.js";
+import { buildTree, openFiles, openFound, openImage, openWritable } from "./open.js";
+import { noise, packingFolder, packs } from "./packed/packed-test-tools.js";
 import { Progress } from "./packed/progress.js";
 import { readVolumes } from "./volumes/index.js";
 
@@ -357,4 +357,19 @@ test("an MBR that counts in sectors of 4 KiB is read as such where only encrypte
   t.teardown(() => files.close());
   t.deepEqual([files.table.sectorSize, files.table.volumes[0]?.position], [4096, MiB]);
   t.is(files.found[0]?.tree?.label, "plain");
+});
+
+test("an MBR in sectors of 512 bytes that leads to an encrypted partition isn't taken to count in larger ones", (t) => {
+  const path = packingFolder(t, Buffer.alloc(0));
+  // Counted in 4 KiB the partition would begin at 1 MiB, where a filesystem is, too.
+  const made = packs(
+    t,
+    path,
+    "truncate -s 80M disk; mke2fs -q -F -t ext4 -E offset=1048576 disk 64m; truncate -s 4M luks; cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 luks - <<< secret; dd if=luks of=disk bs=64K count=8 seek=2 conv=notrunc status=none; printf 'label: dos\\nstart=256, size=16384, type=83' | sfdisk -q disk",
+  );
+  if (!made) return;
+  const image = openImage({ path: path("disk") });
+  t.is(image.table.sectorSize, 512);
+  t.deepEqual(image.table.warnings, []);
+  image.close();
 });

@@ -1,11 +1,11 @@
 /**
  * XXH128, the wide sum of XXH3, with seed 0 and the usual secret (doc/xxhash_spec.md of xxHash, "XXH3 algorithm for long
  * inputs"): eight sums, which each take 8 bytes of every 64, and are mixed after every 1024. The sums are kept as halves of
- * 32 bits: as BigInt they would take many times as long.
+ * 32 bits: as BigInt they would take many times as long. It is our own: @node-rs/xxhash, which makes the other sums, makes this one
+ * only of bytes that are all there at once.
  *
  * Only what is longer than 240 bytes: for less there are three other algorithms, and nothing that Spindle reads has sums of so little.
  */
-import { halves, highOfProduct, joinedHalves, prime, wrap } from "./xxh-numbers.js";
 
 /** Bytes that there have to be at least. */
 export const shortestXxh128 = 241;
@@ -25,6 +25,32 @@ const secret = Buffer.from(
 );
 
 const [prime32x1, prime32x2, prime32x3] = [0x9e3779b1, 0x85ebca77, 0xc2b2ae3d];
+
+/** PRIME64_1 to PRIME64_5, by number. */
+const prime = [
+  0n,
+  0x9e3779b185ebca87n,
+  0xc2b2ae3d27d4eb4fn,
+  0x165667b19e3779f9n,
+  0x85ebca77c2b2ae63n,
+  0x27d4eb2f165667c5n,
+] as const;
+
+const wrap = (value: bigint): bigint => BigInt.asUintN(64, value);
+
+const joinedHalves = (low: number, high: number): bigint => (BigInt(high) << 32n) | BigInt(low);
+
+/** The low half, then the high one. */
+const halves = (value: bigint): [low: number, high: number] => [
+  Number(value & 0xffffffffn),
+  Number((value >> 32n) & 0xffffffffn),
+];
+
+/**
+ * The high 32 bits of a product of two numbers below 2^32, of which the low ones are known. The product as a double is
+ * wrong by 2^11 at most, so that what is above the low half is wrong by far less than a half.
+ */
+const highOfProduct = (a: number, b: number, low: number): number => ((a * b - low) * 2 ** -32 + 0.5) >>> 0;
 
 /** Words of the secret from a byte on that needn't be a multiple of 4. */
 const secretWords = (at: number): Uint32Array =>

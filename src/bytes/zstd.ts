@@ -26,9 +26,6 @@ export function packZstd(bytes: Uint8Array, level: number): Uint8Array {
   return target.subarray(0, compressor.compress(target, bytes, level));
 }
 
-/** Of this thread: what the last frame was unpacked with. With its window it may have 128 MiB, which no collector sees. */
-let spare: InstanceType<typeof binding.DCtx> | undefined;
-
 /** Bytes that a frame of `packZstd` unpacks to: its header tells (RFC 8878, 3.1.1.1). */
 export function sizeOfPacked(frame: Uint8Array): number {
   const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
@@ -39,6 +36,9 @@ export function sizeOfPacked(frame: Uint8Array): number {
   if (width === 8) return Number(bytes.readBigUInt64LE(at));
   return width === 0 ? 0 : bytes.readUIntLE(at, width) + (width === 2 ? 256 : 0);
 }
+
+/** Of this thread: what the last frame was unpacked with. With its window it may have 128 MiB, which no collector sees. */
+let spare: InstanceType<typeof binding.DCtx> | undefined;
 
 /** One zstd frame, step by step. A window beyond 128 MiB is refused, as the zstd command does by itself. */
 export class Unzstd implements StreamUnpacker {

@@ -123,6 +123,7 @@ export class PackedContent implements ByteSource, PackedChunks {
           `${this.name}: its content ends at byte ${progress.covered}, but should have ${this.size} bytes by what the file and the disk in it tell. Fetch or copy it again.`,
         );
       if (progress.stopping) throw new NotYet(position);
+      progress.isAwaited = true;
       whileWaiting(performance.now() - begun, position);
       progress.wait(moment, lookInterval);
     }

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { crc32, deflateRawSync, gzipSync } from "node:zlib";
 import test, { type ExecutionContext } from "ava";
+import binding from "zstd-napi/binding.js";
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { MemorySource } from "../bytes/memory.js";
 import { ImageError } from "../errors.js";
@@ -10,6 +11,8 @@ import { noise, packingFolder, packs, words } from "./packed-test-tools.js";
 import type { Packing, PieceWriter } from "./packing.js";
 import { xz } from "./xz.js";
 import { zstd } from "./zstd.js";
+import { FrameUnpacker } from "./zstd-frame.js";
+import { indexFrame } from "./zstd-points.js";
 
 /** Small, and yet of several pieces, blocks and frames. */
 const content = Buffer.concat([words(90_000), noise(20_000), Buffer.alloc(1_200_000), words(30_000, 4)]);
@@ -173,6 +176,28 @@ test("a zstd window of 2 GiB is refused before it is allocated; a dictionary too
   isRefused(t, "unsupported", { path: path("window") }, path("window"), "--long");
   writeFileSync(path("dictionary"), Buffer.from("28b52ffd010005090000aa", "hex"));
   isRefused(t, "unsupported", { path: path("dictionary") }, path("dictionary"), "dictionary");
+});
+
+test.serial("a frame that is refused by its header takes no decompressor with it", (t) => {
+  const usual = binding.DCtx;
+  let made = 0;
+  binding.DCtx = class extends usual {
+    constructor() {
+      super();
+      made++;
+    }
+  };
+  t.teardown(() => {
+    binding.DCtx = usual;
+  });
+  // A frame that needs a dictionary.
+  const source = new MemorySource("/refused", Buffer.from("28b52ffd010005090000aa", "hex"));
+  const writer = new Counted();
+  for (let times = 0; times < 5; times++) {
+    t.throws(() => new FrameUnpacker(source, { at: 0 }), { instanceOf: ImageError, code: "unsupported" });
+    t.throws(() => [...indexFrame(source, writer, 0, undefined)], { instanceOf: ImageError, code: "unsupported" });
+  }
+  t.is(made, 0);
 });
 
 /** The seekable format's table over frames of these packed and unpacked sizes. */

@@ -1,13 +1,23 @@
 /** What a pass leaves behind: gone on with, shared, bound to its file, and never believed when it is damaged. */
-import { closeSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 import { NotYet, readFully } from "../bytes/byte-source.js";
 import { FileSource } from "../bytes/file.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import { openLayers, reopenLayers } from "../chain.js";
 import { ImageError } from "../errors.js";
 import { isRefused, opened, wholeDisk } from "../images/qemu-test-tools.js";
+import { openImage } from "../open.js";
 import { lock } from "./builder.js";
 import { cacheLimit, makeRoom, namelessFile, openPieceFiles } from "./cache-folder.js";
 import { PackedContent } from "./content.js";
@@ -15,7 +25,7 @@ import { type Claims, claimsHead, diskClaims } from "./disk-claims.js";
 import { likelySize, OpenPacked, packingOf } from "./index.js";
 import { cacheFolderOfTests, disk, noise, packingFolder, packs, words } from "./packed-test-tools.js";
 import { RunningPass } from "./pass.js";
-import { PieceTable } from "./piece-table.js";
+import { PieceTable, recordSize } from "./piece-table.js";
 import { Progress } from "./progress.js";
 import { Scratch } from "./scratch.js";
 import { silently } from "./waiting.js";
@@ -298,6 +308,69 @@ test("a read that must not wait ends with what it waits for; one that may wait g
   held.close();
   source.close();
 });
+
+/** Leaves a file as another process does whose pass stands still half-way, until the test ends. */
+function stuckHalfWay(t: ExecutionContext, path: string): FileSource {
+  const source = FileSource.open(path);
+  const whole = OpenPacked.open([source], packingOf(source)!, { trust: "proven", waiting: silently });
+  whole.close();
+  const files = openPieceFiles(Buffer.from(whole.data.key).toString("hex", 0, 16));
+  const { count } = new PieceTable(files, whole.data.key).survey();
+  ftruncateSync(files.table, (1 + Math.floor(count / 2)) * recordSize);
+  t.true(lock(files));
+  t.teardown(() => {
+    for (const fd of [files.table, files.data]) closeSync(fd);
+    source.close();
+  });
+  return source;
+}
+
+test.serial(
+  "however many packed partitions are gone through, the next one is opened without waiting for its turn",
+  (t) => {
+    const path = packingFolder(t);
+    if (!packs(t, path, "lz4 -qc -B4 disk > packed; for n in {1..12}; do cp packed $n; done")) return;
+    const opened = Array.from({ length: 12 }, (_, number) => {
+      const source = stuckHalfWay(t, path(`${number + 1}`));
+      const lengthOf = () => disk.length;
+      return OpenPacked.open([source], packingOf(source)!, { trust: "disk", waiting: silently, lengthOf });
+    });
+    for (const one of opened) {
+      t.is(one.pass.state, "under way");
+      const head = Buffer.alloc(100_000);
+      t.is(readFully(one.head(), 0, head), head.length);
+      t.true(head.equals(disk.subarray(0, head.length)));
+    }
+    for (const one of opened) one.close();
+  },
+);
+
+for (const [what, command] of [
+  ["a GPT", "truncate -s 20M disk; printf 'label: gpt\\nstart=1MiB' | sfdisk -q disk"],
+  [
+    "an MBR whose partition ends with it",
+    "truncate -s 20M disk; printf 'label: dos\\nstart=2048, type=83' | sfdisk -q disk; mke2fs -q -F -t ext4 -E offset=1048576 disk 19m",
+  ],
+  ["a filesystem", "mke2fs -q -F -t ext4 disk 20m"],
+] as const)
+  test.serial(`a disk in a zip that is filled by ${what} is opened without waiting for its end`, (t) => {
+    const path = packingFolder(t, Buffer.alloc(0));
+    if (!packs(t, path, command)) return;
+    if (
+      !packs(
+        t,
+        path,
+        `head -c 2000000 /dev/urandom | dd of=disk bs=1M seek=9 conv=notrunc status=none; zip -q disk.zip disk`,
+      )
+    )
+      return;
+    stuckHalfWay(t, path("disk.zip"));
+    const image = openImage({ path: path("disk.zip") });
+    t.is(image.passes()[0]!.state, "under way");
+    t.is(image.layers[0]!.format, "raw");
+    t.is(image.disk.size, 20 * 2 ** 20);
+    image.close();
+  });
 
 test("another process's pass is followed, and taken over when it ends half-way", (t) => {
   const path = packingFolder(t);

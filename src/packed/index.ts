@@ -26,7 +26,7 @@ import type { ChunkCache } from "../bytes/chunk-cache.js";
 import type { FileSource } from "../bytes/file.js";
 import { LocalChunkCache } from "../bytes/local-cache.js";
 import type { Damage, Integrity } from "../layers/layer.js";
-import { mayStart, publishKept, startPass, stopPass } from "./builder.js";
+import { publishKept, startPass, stopPass, takeTurns } from "./builder.js";
 import { openPieceFiles } from "./cache-folder.js";
 import { PackedContent } from "./content.js";
 import { type Claims, claimsHead, diskClaims } from "./disk-claims.js";
@@ -101,10 +101,8 @@ export class OpenPacked {
     const data = { packing: packing.name, files, key, progress: progress.memory, scratch: Scratch.create().data };
     const opened = new OpenPacked(source, file, { ...data, size: 0 }, options.waiting);
     try {
-      if (!publishKept(files, key, progress).ending) {
-        opened.waitUntil(mayStart);
+      if (!publishKept(files, key, progress).ending)
         startPass(file, { parts: parts.map(({ fd, name }) => ({ fd, path: name })), ...data }, progress);
-      }
       opened.settle(options);
     } catch (error) {
       opened.close();
@@ -142,7 +140,10 @@ export class OpenPacked {
     this.progress = new Progress(parts.progress);
     this.table = new PieceTable(parts.files, parts.key);
     this.scratch = new Scratch(parts.scratch);
-    this.whileReading = () => this.tellOnce();
+    this.whileReading = () => {
+      takeTurns();
+      this.tellOnce();
+    };
   }
 
   get data(): PackedData {
@@ -163,6 +164,21 @@ export class OpenPacked {
     const content = this.content(new LocalChunkCache(0));
     if (this.isProven) return content;
     return new Slice(content.name, content, 0, Math.min(claimsHead, this.progress.covered, this.size));
+  }
+
+  /** The first bytes of the content, which are soon there. */
+  start(): ByteSource {
+    const content = this.content(new LocalChunkCache(0));
+    return new Slice(content.name, content, 0, Math.min(claimsHead, this.size));
+  }
+
+  /** Whether the size is proven and the disk within takes all of it, by its own table or filesystem: there is no trailer. */
+  get isFilled(): boolean {
+    if (!this.isProven || this.size < claimsHead) return false;
+    const head = Buffer.alloc(claimsHead);
+    readFully(this.start(), 0, head);
+    const claims = diskClaims(head);
+    return (claims?.whole ?? claims?.least) === this.size;
   }
 
   /** Waits until the size is proven. */
@@ -268,6 +284,8 @@ export class OpenPacked {
     for (;;) {
       const moment = this.progress.moment;
       if (isThere()) break;
+      this.progress.isAwaited = true;
+      takeTurns();
       if (this.tellOnce()) {
         bar ??= this.waiting.progress("indexing", this.source.size);
         bar.update(this.progress.packed);

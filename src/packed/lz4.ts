@@ -12,11 +12,10 @@ import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { unpackLz4 } from "../bytes/lz4.js";
 import { Xxh32 } from "../bytes/xxh32.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
-import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
+import { damaged, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 
 const magic = 0x184d2204;
-const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
 const Flag = { dictionary: 1, checksum: 4, size: 8, blockChecksums: 16, independent: 32 } as const;
 /** How far back blocks refer that aren't independent, in bytes. */
 const reach = 65536;
@@ -131,8 +130,9 @@ class Blocks {
   /** Goes on at a block. */
   seek({ at, note }: Piece): void {
     this.input.seek(at / 8);
-    this.enter({ flags: note & 0xff, largest: Math.floor(note / 256), size: undefined });
+    // Of the rest of a frame neither its size nor its checksum is known.
     this.checks = false;
+    this.enter({ flags: note & 0xff, largest: Math.floor(note / 256), size: undefined });
   }
 
   /** The next block's content, good until the next call; undefined at the end of the file. */
@@ -148,22 +148,15 @@ class Blocks {
 
   private beginFrame(): boolean {
     const { input, source } = this;
-    for (;;) {
-      const head = input.peek(8);
-      if (head.length === 0) return false;
-      if (head.length === 8 && isSkippable(head.readUInt32LE(0))) {
-        const end = input.position + 8 + head.readUInt32LE(4);
-        if (end > source.size) throw truncated(source, "a skippable lz4 frame");
-        input.seek(end);
-        continue;
-      }
-      if (head.length < 4 || head.readUInt32LE(0) !== magic)
-        throw corrupt(
-          `${source.name}: there is no lz4 frame at ${placeIn(source, input.position)}, where one should begin: the file is damaged, or something was appended to it.`,
-        );
-      this.enter(readHeader(input));
-      return true;
-    }
+    skipSkippable(input, "lz4");
+    const mark = input.peek(4);
+    if (mark.length === 0) return false;
+    if (mark.length < 4 || mark.readUInt32LE(0) !== magic)
+      throw corrupt(
+        `${source.name}: there is no lz4 frame at ${placeIn(source, input.position)}, where one should begin: the file is damaged, or something was appended to it.`,
+      );
+    this.enter(readHeader(input));
+    return true;
   }
 
   private enter(frame: Frame): void {

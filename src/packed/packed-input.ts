@@ -82,6 +82,24 @@ export class PackedInput {
   }
 }
 
+/** Whether a frame begins with this that zstd and lz4 alike pass over: a mark, its size, 4, and so many bytes. */
+export const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
+
+/**
+ * Passes over skippable frames.
+ * @param packing whose they are, for messages
+ * @throws ImageError `corrupt` where the file ends within one
+ */
+export function skipSkippable(input: PackedInput, packing: string): void {
+  for (;;) {
+    const head = input.peek(8);
+    if (head.length < 8 || !isSkippable(head.readUInt32LE(0))) return;
+    const end = input.position + 8 + head.readUInt32LE(4);
+    if (end > input.source.size) throw truncated(input.source, `a skippable ${packing} frame`);
+    input.seek(end);
+  }
+}
+
 /** The file ends where it should go on. */
 export function truncated(source: ByteSource, what: string) {
   return corrupt(

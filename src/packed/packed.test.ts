@@ -50,6 +50,10 @@ const variants: readonly (readonly [string, string])[] = [
     "zstd of three frames",
     "(head -c 1000000 disk | zstd -qc; tail -c +1000001 disk | head -c 2200000 | zstd -qc; tail -c +3200001 disk > rest; zstd -qc rest) > packed",
   ],
+  [
+    "zstd that tells the size of the data, and not that of the zeros behind it",
+    "head -c 1300000 disk > a; tail -c +3600001 disk > b; (zstd -qc a; head -c 2300000 /dev/zero | zstd -qc; zstd -qc b) > packed",
+  ],
   ["pzstd: frames without sizes", "pzstd -q -1 -c disk > packed"],
   ["lz4", "lz4 -qc disk > packed"],
   ["lz4 -9 of a pipe, in blocks of 64 KiB with checksums", "cat disk | lz4 -9 -qc -B4 -BX > packed"],
@@ -91,6 +95,18 @@ for (const [name, command] of variants)
         t.deepEqual(integrity!.check(piece).damages, [], `piece ${piece}`);
     });
   });
+
+test("zeros on both sides of where lz4 frames meet don't make sound frames damaged ones", (t) => {
+  // Of each frame one block of 64 KiB isn't zeros: who begins there goes on to the frame's end.
+  const part = Buffer.concat([Buffer.alloc(270_000), noise(50_000), Buffer.alloc(300_000)]);
+  const path = packingFolder(t, part);
+  if (!packs(t, path, "lz4 -qc -B4 -BI disk > one; cat one one one > packed; lz4 -tq packed")) return;
+  opened({ path: path("packed") }, ({ disk: found, wrappings }) => {
+    t.is(found.size, 3 * part.length);
+    const { pieces, check } = wrappings[0]![0]!.integrity!;
+    for (let piece = 0; piece < pieces; piece++) t.deepEqual(check(piece).damages, [], `piece ${piece}`);
+  });
+});
 
 test("a run of zeros in a gzip disk is a hole, and takes no room where it is restored", (t) => {
   const path = packingFolder(t);

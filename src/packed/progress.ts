@@ -90,6 +90,15 @@ export class Progress {
     this.wake();
   }
 
+  /** Whether somebody has waited for it: it comes before those that nobody has. */
+  get isAwaited(): boolean {
+    return Atomics.load(this.words, AWAITED) === 1;
+  }
+
+  set isAwaited(value: boolean) {
+    Atomics.store(this.words, AWAITED, value ? 1 : 0);
+  }
+
   /** A number that changes whenever something happens: to be read before one looks, and given to `wait`. */
   get moment(): number {
     return Atomics.load(this.words, MOMENT);
@@ -131,6 +140,7 @@ const MOMENT = 0;
 const STATE = 1;
 const STOP = 2;
 const MANNED = 3;
+const AWAITED = 4;
 
 const COUNT = 0;
 const COVERED = 1;

@@ -3,26 +3,14 @@ import type { ByteSource } from "../bytes/byte-source.js";
 import { Unzstd } from "../bytes/zstd.js";
 import { corrupt, unsupported } from "../errors.js";
 import type { Unpacking } from "./kept-content.js";
-import { damaged, PackedInput, truncated } from "./packed-input.js";
+import { damaged, PackedInput, skipSkippable, truncated } from "./packed-input.js";
 
 export const magic = 0xfd2fb528;
-export const isSkippable = (mark: number) => (mark & 0xfffffff0) >>> 0 === 0x184d2a50;
 
 /** What libzstd takes by itself, in bytes. */
 const largestWindow = 2 ** 27;
 /** Bytes of a frame that are read at once. */
 const largestRead = 1 << 18;
-
-/** Passes over skippable frames. */
-export function skipToFrame(input: PackedInput): void {
-  for (;;) {
-    const head = input.peek(8);
-    if (head.length < 8 || !isSkippable(head.readUInt32LE(0))) return;
-    const end = input.position + 8 + head.readUInt32LE(4);
-    if (end > input.source.size) throw truncated(input.source, "a skippable zstd frame");
-    input.seek(end);
-  }
-}
 
 export interface FrameHeader {
   /** Bytes of content; undefined where that isn't told. */
@@ -91,17 +79,11 @@ export class FrameUnpacker implements Unpacking {
   ) {
     this.input = new PackedInput(source, Math.min(packed, largestRead));
     this.input.seek(at);
+    if (!point) this.checkHeader();
+    // Only now: who is refused closes nothing.
     this.unpacker = new Unzstd(point?.before);
-    if (point) {
-      // A header for the blocks that follow: it tells no size and no checksum, but the window.
-      this.unpacker.step(Buffer.of(0x28, 0xb5, 0x2f, 0xfd, 0, point.descriptor), new Uint8Array(0));
-      return;
-    }
-    skipToFrame(this.input);
-    const start = this.input.position;
-    // What it would allocate is looked at first.
-    if (this.input.peek(4).length === 4) readFrameHeader(this.input);
-    this.input.seek(start);
+    // A header for the blocks that follow: it tells no size and no checksum, but the window.
+    if (point) this.unpacker.step(Buffer.of(0x28, 0xb5, 0x2f, 0xfd, 0, point.descriptor), new Uint8Array(0));
   }
 
   /** The first byte behind what was used of the file: at the end, behind the frame. */
@@ -130,5 +112,13 @@ export class FrameUnpacker implements Unpacking {
 
   close(): void {
     this.unpacker.close();
+  }
+
+  /** What it would allocate is looked at first. */
+  private checkHeader(): void {
+    skipSkippable(this.input, "zstd");
+    const start = this.input.position;
+    if (this.input.peek(4).length === 4) readFrameHeader(this.input);
+    this.input.seek(start);
   }
 }

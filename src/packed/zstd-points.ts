@@ -14,9 +14,9 @@ import { crc32 } from "node:zlib";
 import type { ByteSource } from "../bytes/byte-source.js";
 import { Unzstd } from "../bytes/zstd.js";
 import { corrupt, ImageError } from "../errors.js";
-import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
+import { damaged, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type Piece, type PieceWriter, pieceSize } from "./packing.js";
-import { FrameUnpacker, type Point, readFrameHeader, skipToFrame } from "./zstd-frame.js";
+import { FrameUnpacker, type Point, readFrameHeader } from "./zstd-frame.js";
 
 /** Content from one place to the next, in bytes; pieces end with the block that reaches it. */
 const distance = 1 << 25;
@@ -28,6 +28,13 @@ const blocksAtOnce = 8;
 const usualBefore = 1 << 18;
 /** So many pieces one after another without a place to begin at, and no more are tried. */
 const patience = 4;
+
+/** Of ES2024. TypeScript's library has it together with what Node 20 lacks. */
+type ResizableBuffer = ArrayBuffer & { resize(length: number): void };
+const ResizableBuffer = ArrayBuffer as unknown as new (
+  length: number,
+  options: { readonly maxByteLength: number },
+) => ResizableBuffer;
 
 /** How a piece of a frame is begun; undefined for a piece that is a frame. */
 export const pointOf = ({ note }: Piece, before: Uint8Array): Point | undefined =>
@@ -48,9 +55,9 @@ export function* indexFrame(
   told: number | undefined,
 ): Generator<void, number> {
   const blocks = new Blocks(source, at);
+  const pieces = new Pieces(source, writer, blocks);
   let total = 0;
   try {
-    const pieces = new Pieces(source, writer, blocks);
     let number = 0;
     for (let ended = false; !ended; ) {
       const start = blocks.position;
@@ -67,6 +74,7 @@ export function* indexFrame(
       total += filled;
     }
   } finally {
+    pieces.close();
     blocks.close();
   }
   if (told !== undefined && total !== told)
@@ -80,7 +88,7 @@ class Blocks {
   readonly descriptor: number | undefined;
   /** In bytes. */
   readonly window: number;
-  private readonly unpacker = new Unzstd();
+  private readonly unpacker: Unzstd;
   private readonly input: PackedInput;
   readonly checksum: boolean;
 
@@ -90,11 +98,13 @@ class Blocks {
   ) {
     this.input = new PackedInput(source);
     this.input.seek(at);
-    skipToFrame(this.input);
+    skipSkippable(this.input, "zstd");
     const start = this.input.position;
     const { window, checksum } = readFrameHeader(this.input);
     const length = this.input.position - start;
     this.input.seek(start);
+    // Not before the header is checked: who is refused closes nothing.
+    this.unpacker = new Unzstd();
     this.feed(this.input.take(length, "the header of a zstd frame"), new Uint8Array(0));
     this.checksum = checksum;
     this.descriptor = window?.descriptor;
@@ -147,6 +157,7 @@ class Blocks {
 
 /** Tells the pieces of one frame. */
 class Pieces {
+  private readonly memory: ResizableBuffer;
   /** What is before the piece, then the piece. */
   private readonly buffer: Buffer;
   private readonly isTried: boolean;
@@ -165,7 +176,14 @@ class Pieces {
     // A frame that refers farther back than a piece would take too much memory to try.
     this.isTried = frame.descriptor !== undefined && frame.window <= distance;
     this.window = this.isTried ? frame.window : 0;
-    this.buffer = Buffer.allocUnsafeSlow(this.window + distance + largestBlock);
+    const length = this.window + distance + largestBlock;
+    this.memory = new ResizableBuffer(length, { maxByteLength: length });
+    this.buffer = Buffer.from(this.memory, 0, length);
+  }
+
+  /** Gives back at once what a collector would leave for long: the opening thread begins many passes, and does little else. */
+  close(): void {
+    this.memory.resize(0);
   }
 
   /** Where the next piece's content is to be put. */

@@ -17,10 +17,10 @@
 import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { corrupt } from "../errors.js";
-import { PackedInput, placeIn, truncated } from "./packed-input.js";
+import { isSkippable, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
-import { FrameUnpacker, isSkippable, magic, type Point, readFrameHeader, skipToFrame } from "./zstd-frame.js";
+import { FrameUnpacker, magic, type Point, readFrameHeader } from "./zstd-frame.js";
 import { indexFrame, pointOf } from "./zstd-points.js";
 
 const seekMagic = 0x8f92eab1;
@@ -65,7 +65,7 @@ class ZstdFile implements PackedFile {
   constructor(private readonly source: ByteSource) {
     this.table = readSeekTable(source);
     const input = new PackedInput(source, 4096);
-    skipToFrame(input);
+    skipSkippable(input, "zstd");
     this.hasChecksums = input.atEnd || readFrameHeader(input).checksum;
     this.facts = this.table ? { seekTable: `${this.table.count} frames` } : {};
   }
@@ -141,7 +141,7 @@ class ZstdFile implements PackedFile {
 function* walkFrames(source: ByteSource, writer?: PieceWriter): Generator<Frame, void> {
   const input = new PackedInput(source, 4096);
   for (;;) {
-    skipToFrame(input);
+    skipSkippable(input, "zstd");
     const at = input.position;
     const mark = input.peek(4);
     if (mark.length === 0) return;
@@ -219,8 +219,8 @@ function* tableFrames(source: ByteSource, { at: end, entries, entrySize, count }
 
 class ZstdReader implements PieceReader {
   private frame: FrameUnpacker | undefined;
-  /** Whether the piece was unpacked in the pass: what was only told must not go on into another frame. */
-  private isMeasured = false;
+  /** Bytes of the piece that are to come: it must not go on into another frame. The zeros behind it may. */
+  private left = 0;
   /** Whether the frame goes on behind the piece. */
   private isWithin = false;
   private readonly spare = Buffer.alloc(64);
@@ -230,7 +230,7 @@ class ZstdReader implements PieceReader {
   begin(piece: Piece, window: Uint8Array): void {
     const point = pointOf(piece, window);
     this.goTo(piece.at / 8, point);
-    this.isMeasured = piece.crc !== undefined;
+    this.left = piece.length;
     this.isWithin = point !== undefined;
   }
 
@@ -238,9 +238,10 @@ class ZstdReader implements PieceReader {
     for (let filled = 0; filled < target.length; ) {
       const count = this.frame!.read(target.subarray(filled));
       filled += count;
-      if (count > 0 || filled === target.length) continue;
+      this.left -= count;
+      if (count > 0) continue;
       const { position } = this.frame!;
-      if (!this.isMeasured || position >= this.source.size)
+      if (this.left > 0 || position >= this.source.size)
         throw corrupt(`${this.source.name}: a zstd frame doesn't unpack to the length that is told. It is damaged.`);
       this.goTo(position);
       this.isWithin = false;
