@@ -202,6 +202,24 @@ test("flags of a file are told by name", (t) => {
   t.deepEqual(details("link").flags, []);
 });
 
+test("the high half of an attribute block's number counts in a filesystem of 64 bits only, as for e2fsck", (t) => {
+  if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs", "e2fsck")) return;
+  for (const feature of ["^64bit", "64bit"]) {
+    const bytes = make(t, 8 * MiB, ["-t", "ext4", "-O", `${feature},^metadata_csum`], sampleFolder(t))!;
+    const path = sparseFile(scratchFolder(t), "image", 0);
+    writeFileSync(path, bytes);
+    const [, block, offset] = /block (\d+), offset (0x\w+)/.exec(run("debugfs", ["-R", "imap /a", path]))!;
+    // Hurd, for one, keeps the high bits of the mode there.
+    const blockSize = 1024 << bytes.readUInt32LE(1024 + 24);
+    bytes.writeUInt16LE(4, Number(block) * blockSize + Number(offset) + 118);
+    writeFileSync(path, bytes);
+    const told = spawnSync("e2fsck", ["-fn", path], { encoding: "utf8" }).stdout;
+    const counts = told.includes("Extended attribute block for inode");
+    t.is(counts, feature === "64bit", told);
+    t.deepEqual([...walk(open(bytes)).errors.keys()], counts ? ["/a"] : [], feature);
+  }
+});
+
 test("a directory that contains itself is listed once", (t) => {
   if (!hasTools(t, "e2fsprogs", "mke2fs", "debugfs")) return;
   const fileSystem = changed(t, ["link /folder /folder/inner/again", "link / /folder/root"]);

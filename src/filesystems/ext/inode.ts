@@ -103,7 +103,9 @@ export class Inode {
     this.size = raw.readUInt32LE(4);
     if (kind === "file" || superblock.incompat & incompat.largeDir) this.size += raw.readUInt32LE(108) * 0x100000000;
     if (this.size > 2 ** 32 * superblock.blockSize) throw this.corrupt(`has an impossible size of ${this.size} bytes`);
-    this.attributeBlock = raw.readUInt32LE(104) + raw.readUInt16LE(118) * 0x100000000;
+    this.attributeBlock = raw.readUInt32LE(104);
+    // In 32 bits the word may mean something else: Hurd keeps bits of the mode there.
+    if (superblock.incompat & incompat.sixtyFourBit) this.attributeBlock += raw.readUInt16LE(118) * 0x100000000;
   }
 
   /** @throws ImageError `corrupt` when there is no such inode, or it is damaged or unused. */
