@@ -54,6 +54,8 @@ const kinds: Record<number, FileKind> = {
 };
 
 const zero4 = new Uint8Array(4);
+/** Number and generation of the inode whose checksum is made. */
+const seedWords = Buffer.alloc(8);
 
 export class Inode {
   readonly kind: FileKind;
@@ -215,10 +217,9 @@ export class Inode {
   }
 
   private seed(): number {
-    const words = Buffer.allocUnsafe(8);
-    words.writeUInt32LE(this.number, 0);
-    words.writeUInt32LE(this.generation, 4);
-    return updateCrc32c(this.volume.superblock.checksumSeed, words);
+    seedWords.writeUInt32LE(this.number, 0);
+    seedWords.writeUInt32LE(this.generation, 4);
+    return updateCrc32c(this.volume.superblock.checksumSeed, seedWords);
   }
 
   private verify(): void {
