@@ -1,9 +1,10 @@
 /** What the exfat-fuse driver wrote, read by ours: contents, sizes and times of every file as the driver shows them. */
-import { existsSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import { FileSource } from "../src/bytes/file.js";
 import { exfat } from "../src/filesystems/exfat/exfat.js";
+import { ExfatWriter, withChecksum } from "../src/filesystems/exfat/writer-test-tools.js";
 import { contentsOf, hasTools, noise, run, scratchFolder, sparseFile } from "../src/filesystems/image-test-tools.js";
 import { openRecognised, walk } from "../src/filesystems/shared-test-images.js";
 import { DriverTrees } from "./driver-trees.js";
@@ -64,6 +65,54 @@ for (const clusterSize of [512, 4096, 32768]) {
       t.is(attributes.modified.seconds, Math.floor(times.get(name)!), name);
   });
 }
+
+test.serial(
+  "a name of 255 characters with entries of a maker's own behind it is listed, as exfat-fuse lists it",
+  (t) => {
+    if (process.getuid?.() !== 0 || !existsSync("/dev/fuse")) {
+      t.log("skipped: exfat-fuse mounts block devices only, which takes root, /dev/fuse and a loop device");
+      t.pass();
+      return;
+    }
+    if (!hasTools(t, "exfatprogs exfat-fuse fuse3", "mkfs.exfat", "mount.exfat-fuse")) return;
+    const folder = scratchFolder(t);
+    const path = sparseFile(folder, "exfat.img", 8 << 20);
+    run("mkfs.exfat", ["-c", "4096", path]);
+    const bytes = readFileSync(path);
+    const writer = new ExfatWriter(bytes);
+    const withVendorEntries = (name: string, count: number) => {
+      const set = writer.file({ name, content: noise(100), isContiguous: true });
+      const longer = Buffer.concat([set, Buffer.alloc(count * 32)]);
+      for (let index = 0; index < count; index++) longer[set.length + index * 32] = 0xe0;
+      longer[1] += count;
+      return withChecksum(longer);
+    };
+    writer.finish([withVendorEntries("short", 1), withVendorEntries("l".repeat(255), 2), withVendorEntries("last", 0)]);
+    writeFileSync(path, bytes);
+    const mounted = join(folder, "mounted");
+    mkdirSync(mounted);
+    const device = loopOver(t, path);
+    if (device === undefined) return void t.pass(t.log("skipped: no loop device can be had") as undefined);
+    run("mount.exfat-fuse", ["-o", "ro", device, mounted]);
+    let expected: Map<string, string>;
+    try {
+      expected = contentsOf(mounted);
+    } finally {
+      run("umount", [mounted]);
+      releaseLoop(device, path);
+    }
+    t.is(expected.size, 3);
+    const source = FileSource.open(path);
+    t.teardown(() => source.close());
+    const { files, errors } = walk(openRecognised(t, exfat, source));
+    t.deepEqual([...errors], []);
+    const ours = [...files].map(([name, { attributes, hash }]): [string, string] => [
+      name,
+      `${attributes.size} ${hash}`,
+    ]);
+    t.deepEqual(new Map(ours.sort()), new Map([...expected].sort()));
+  },
+);
 
 for (const driver of drivers)
   serialFor(people[0])(

@@ -152,7 +152,6 @@ export function walk(fileSystem: FileSystem, limits: WalkLimits = {}): Walk {
   const { entries = 1e6, fileBytes = 200e6, totalBytes = 4e9, depth = 200 } = limits;
   const result: Walk = { files: new Map(), errors: new Map(), cut: false };
   const seen = new Set<FileId>([fileSystem.root]);
-  const buffer = Buffer.allocUnsafe(1 << 18);
   let listed = 0;
   let read = 0;
 
@@ -165,29 +164,18 @@ export function walk(fileSystem: FileSystem, limits: WalkLimits = {}): Walk {
       return undefined;
     }
   };
-  const hashOf = (file: FileId, size: number): string => {
-    const hash = createHash("sha256");
-    for (let position = 0; position < size; ) {
-      const count = fileSystem.read(file, position, buffer);
-      if (count === 0) throw new Error(`file ${file} ends at byte ${position} of ${size}`);
-      hash.update(buffer.subarray(0, count));
-      position += count;
-      read += count;
-    }
-    if (fileSystem.read(file, size, buffer) !== 0) throw new Error(`file ${file} goes on after its size ${size}`);
-    return hash.digest("hex");
-  };
   const visit = (path: string, id: FileId, kind: Attributes["kind"], level: number): void => {
     guarded(path, () => {
-      const attributes = fileSystem.attributes(id);
+      const file = lookAt(fileSystem, id);
+      const { attributes } = file;
       if (attributes.kind !== kind && !limits.kindsMayDiffer)
         throw new Error(`${path} is listed as ${kind} and is a ${attributes.kind}`);
-      const xattrs = fileSystem.extendedAttributes?.(id) ?? new Map<string, Uint8Array>();
-      const link = attributes.kind === "symlink" ? textOf(fileSystem.readLink(id)) : undefined;
       const wanted = attributes.kind === "file" && attributes.size <= fileBytes && read + attributes.size <= totalBytes;
       if (attributes.kind === "file" && !wanted) result.cut ||= attributes.size <= fileBytes;
-      result.files.set(path, { id, attributes, link, xattrs });
-      if (wanted) result.files.set(path, { id, attributes, hash: hashOf(id, attributes.size), link, xattrs });
+      result.files.set(path, file);
+      if (!wanted) return;
+      read += attributes.size;
+      result.files.set(path, { ...file, hash: hashOf(fileSystem, id, attributes.size) });
     });
     if (kind !== "directory" || seen.has(id)) return;
     seen.add(id);
@@ -210,6 +198,29 @@ export function walk(fileSystem: FileSystem, limits: WalkLimits = {}): Walk {
   };
   list("", fileSystem.root, 0);
   return result;
+}
+
+/** All of a file but its content. */
+export function lookAt(fileSystem: FileSystem, id: FileId): Walked {
+  const attributes = fileSystem.attributes(id);
+  const xattrs = fileSystem.extendedAttributes?.(id) ?? new Map<string, Uint8Array>();
+  const link = attributes.kind === "symlink" ? textOf(fileSystem.readLink(id)) : undefined;
+  return { id, attributes, link, xattrs };
+}
+
+const buffer = Buffer.allocUnsafe(1 << 18);
+
+/** SHA-256 of a file, which has to end where its size says. */
+export function hashOf(fileSystem: FileSystem, id: FileId, size: number): string {
+  const hash = createHash("sha256");
+  for (let position = 0; position < size; ) {
+    const count = fileSystem.read(id, position, buffer);
+    if (count === 0) throw new Error(`file ${id} ends at byte ${position} of ${size}`);
+    hash.update(buffer.subarray(0, count));
+    position += count;
+  }
+  if (fileSystem.read(id, size, buffer) !== 0) throw new Error(`file ${id} goes on after its size ${size}`);
+  return hash.digest("hex");
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -291,7 +302,8 @@ export function readMtree(path: string): ManifestRow[] {
     });
 }
 
-const letters: Record<Attributes["kind"], string> = {
+/** Kinds as manifests have them. */
+export const letters: Record<Attributes["kind"], string> = {
   file: "f",
   directory: "d",
   symlink: "l",
@@ -366,7 +378,7 @@ export function compareManifest(walked: Walk, rows: readonly ManifestRow[], how:
 }
 
 /** `name=hex` in the order of names, whichever order they came in. */
-function xattrText(xattrs: ReadonlyMap<string, Uint8Array> | string): string {
+export function xattrText(xattrs: ReadonlyMap<string, Uint8Array> | string): string {
   const pairs =
     typeof xattrs === "string"
       ? xattrs.split(/[;,]/)

@@ -15,18 +15,17 @@ export const FILE = 0x85;
 const STREAM = 0xc0;
 const NAME = 0xc1;
 const NAME_CHARACTERS = 15;
-const MOST_SECONDARY = 18;
 const DIRECTORY = 0x10;
 const NO_FAT_CHAIN = 0x02;
 
 export const isUsed = (type: number) => (type & 0x80) !== 0;
 export const isSecondary = (type: number) => (type & 0x40) !== 0;
 
-/** How many entries follow a File entry; undefined for a number that can't be. */
-export function secondaryCount(file: Uint8Array): number | undefined {
-  const count = file[1]!;
-  return count >= 2 && count <= MOST_SECONDARY ? count : undefined;
-}
+/**
+ * How many entries follow a File entry; undefined for a number that can't be. A stream and the longest name make 18; a maker's own
+ * may follow.
+ */
+export const secondaryCount = (file: Uint8Array): number | undefined => (file[1]! >= 2 ? file[1]! : undefined);
 
 /** What a set of entries says of its file. */
 export interface FileRecord {

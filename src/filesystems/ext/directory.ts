@@ -124,8 +124,9 @@ export function* listDirectory(directory: Inode): Generator<Entry> {
     while (cursor.next()) {
       const { inode: file, bytes, nameStart, nameEnd, type } = cursor;
       if (changed?.names.has(bytes.toString("latin1", nameStart, nameEnd))) continue;
-      // A copy: the entry shall not keep its block alive, nor be changed with it.
-      const name = Uint8Array.prototype.slice.call(bytes, nameStart, nameEnd);
+      // A copy: the entry shall not keep its block alive, nor be changed with it. By hand: half the time of any call for it.
+      const name = new Uint8Array(nameEnd - nameStart);
+      for (let at = nameStart; at < nameEnd; at++) name[at - nameStart] = bytes[at];
       yield { name, file, kind: entryKinds[type] ?? kindOf(directory, file) };
     }
 }

@@ -54,6 +54,8 @@ const kinds: Record<number, FileKind> = {
 };
 
 const zero4 = new Uint8Array(4);
+/** Number and generation of the inode whose checksum is made. */
+const seedWords = Buffer.alloc(8);
 
 export class Inode {
   readonly kind: FileKind;
@@ -103,7 +105,9 @@ export class Inode {
     this.size = raw.readUInt32LE(4);
     if (kind === "file" || superblock.incompat & incompat.largeDir) this.size += raw.readUInt32LE(108) * 0x100000000;
     if (this.size > 2 ** 32 * superblock.blockSize) throw this.corrupt(`has an impossible size of ${this.size} bytes`);
-    this.attributeBlock = raw.readUInt32LE(104) + raw.readUInt16LE(118) * 0x100000000;
+    this.attributeBlock = raw.readUInt32LE(104);
+    // In 32 bits the word may mean something else: Hurd keeps bits of the mode there.
+    if (superblock.incompat & incompat.sixtyFourBit) this.attributeBlock += raw.readUInt16LE(118) * 0x100000000;
   }
 
   /** @throws ImageError `corrupt` when there is no such inode, or it is damaged or unused. */
@@ -213,10 +217,9 @@ export class Inode {
   }
 
   private seed(): number {
-    const words = Buffer.allocUnsafe(8);
-    words.writeUInt32LE(this.number, 0);
-    words.writeUInt32LE(this.generation, 4);
-    return updateCrc32c(this.volume.superblock.checksumSeed, words);
+    seedWords.writeUInt32LE(this.number, 0);
+    seedWords.writeUInt32LE(this.generation, 4);
+    return updateCrc32c(this.volume.superblock.checksumSeed, seedWords);
   }
 
   private verify(): void {

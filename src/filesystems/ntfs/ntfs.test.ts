@@ -52,26 +52,6 @@ test("the shared NTFS volumes list and read as sleuthkit, ntfs-3g and 7-Zip have
   t.log(`${compared} rows of manifests`);
 });
 
-test("the system's own files of the shared volumes, which aren't listed, are found and read the same", (t) => {
-  let compared = 0;
-  for (const image of sharedImages(t, ({ fs, container }) => /ntfs/.test(fs) && raw.includes(container))) {
-    const source = openSharedImage(t, image);
-    for (const { volume, reader, path } of image.manifests.filter(({ reader }) => reader === "tsk")) {
-      const fileSystem = ntfs.open(sharedVolume(image, source, volume), testSurroundings());
-      for (const row of readManifest(path).filter((row) => isSystem(row) && row.type === "f")) {
-        let file: number | undefined = fileSystem.root;
-        for (const name of row.path.slice(1).split("/"))
-          file = file === undefined ? undefined : fileSystem.lookup(file, Buffer.from(name));
-        t.not(file, undefined, row.path);
-        const { size } = fileSystem.attributes(file!);
-        t.is(row.size, size, `${row.path} ${reader}`);
-        compared++;
-      }
-    }
-  }
-  t.log(`${compared} files`);
-});
-
 test("an absolute link that Windows made leads to its file on the same volume", (t) => {
   for (const image of sharedImages(t, ({ file }) => file === "dfvfs/vss.raw.zst")) {
     const fileSystem = ntfs.open(openSharedImage(t, image), testSurroundings());

@@ -460,6 +460,7 @@ export class UdfWriter {
       const allocation = this.descriptorsOf(extents, "short", 0);
       const bytes = Buffer.concat([Buffer.alloc(216), allocation]);
       bytes.writeUInt16LE(4, 20);
+      bytes.writeUInt16LE(1, 24);
       bytes[27] = type;
       bytes.writeUInt16LE(1, 48);
       bytes.writeUInt32LE(where.length * this.blockSize, 56);

@@ -311,7 +311,7 @@ test("7-Zip reads what the tests' writer writes, so that they don't share a mist
   }
 });
 
-for (const kind of ["physical", "sparable", "virtual 1.50", "virtual 2.00"] as const)
+for (const kind of ["physical", "sparable", "virtual 1.50", "virtual 2.00", "metadata"] as const)
   test(`udfclient reads a ${kind} partition by the tests' writer, with chained descriptors and holes`, (t) => {
     if (!hasTools(t, "udfclient", "udfclient")) return;
     const folder = scratchFolder(t);
