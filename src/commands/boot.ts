@@ -178,17 +178,26 @@ function bootingOf(
   const written = overlay !== undefined && existsSync(overlay);
   const opened = written ? openWritable(spec, overlay, 1) : openImage(spec);
   try {
+    const { sectorSize } = opened.table;
     const partitions = efiPartitions(opened.table);
+    if (wanted === "bios" || partitions.length === 0) return { firmware: wanted ?? "bios", sectorSize };
+    let unread = false;
     const loaders = partitions.flatMap((volume) => {
-      const tree = fileSystemOf(opened, volume.number);
-      return (tree && loaderIn(volume, tree)) ?? [];
+      try {
+        const tree = fileSystemOf(opened, volume.number);
+        return (tree && loaderIn(volume, tree)) ?? [];
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error;
+        unread = true;
+        terminal.note(`no boot loader is found in an EFI system partition: ${error.message}`);
+        return [];
+      }
     });
     const found = loaders.find(({ isUsual }) => isUsual) ?? loaders[0];
     const loader = found && !found.isUsual ? toldLoader(opened.table, found) : undefined;
-    const { sectorSize } = opened.table;
-    if (wanted !== undefined || partitions.length === 0) return { firmware: wanted ?? "bios", loader, sectorSize };
+    if (wanted !== undefined) return { firmware: wanted, loader, sectorSize };
     const why = !found
-      ? "its EFI system partition has nothing to boot"
+      ? `its EFI system partition ${unread ? "can't be read" : "has nothing to boot"}`
       : hasUefi()
         ? undefined
         : "no firmware for its EFI system partition is installed (apt install ovmf)";
