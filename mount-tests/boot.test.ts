@@ -102,9 +102,14 @@ for (const driver of drivers) {
         t.is(status, 8);
         if (!/Kernel panic/.test(stderr) && seconds !== "60") continue;
         t.regex(stderr, /did not say "login: " within [0-9]+ seconds\. The last that it said: .*Kernel panic/);
+        t.notRegex(stderr, /--accel/);
         t.regex(stderr, /booting by BIOS: its EFI system partition has nothing to boot/);
         break;
       }
+      // Where there is no KVM at all, QEMU says so and ends.
+      const byKvm = await place.spindle([...words, "--accel", "kvm", "--marker", "never", "--timeout", "1"]);
+      t.is(byKvm.code, 8);
+      t.regex(byKvm.stderr, /Try it without KVM: --accel tcg/);
       const ended = await place.spindle([...words, "--", "-no-such-option"]);
       t.is(ended.code, 8);
       t.regex(ended.stderr, /machine ended before its serial console said .*no-such-option/);

@@ -55,7 +55,7 @@ export const boot: Command<Arguments> = {
     firmware: { choices: ["bios", "uefi"], describe: "How to boot, where that isn't to be found out" },
     accel: {
       choices: ["kvm", "tcg"],
-      describe: "Run it by the processor (kvm, usual where this user may) or all in software",
+      describe: "Run it by the processor (kvm, usual where it can and this user may) or all in software",
     },
     bus: { choices: ["sata", "virtio", "ide"], default: "sata", describe: "How the disk is connected" },
     memory: { value: "SIZE", default: "1G", describe: "Memory of the machine" },
@@ -127,7 +127,7 @@ export const boot: Command<Arguments> = {
         if (!given.check) return await runMachine(machine);
         const screenshot = given.screenshot === undefined ? undefined : resolve(given.screenshot);
         const checked = await checkMachine(machine, marker, seconds, screenshot);
-        if (!checked.reached) throw failed(image, given.marker, seconds, checked);
+        if (!checked.reached) throw failed(image, given.marker, seconds, accelerator, checked);
         const data = { image, firmware, accelerator, ...checked, screenshot };
         terminal.result(data, () => `${image}: has booted (${firmware}) in ${checked.seconds.toFixed(1)} s`);
       });
@@ -155,6 +155,7 @@ function failed(
   image: string,
   marker: string,
   seconds: number,
+  accelerator: Accelerator,
   { console, ended }: { console: string; ended?: string },
 ) {
   const last = console.trim().split(/\r?\n/).slice(-3).join(" | ");
@@ -164,7 +165,8 @@ function failed(
   const hint = last
     ? `The last that it said: ${last}`
     : "It said nothing: the system has no console there (console=ttyS0 on its kernel's command line), or does not boot; --screenshot shows its screen.";
-  return new ImageError("system", `${image}: ${what}. ${hint}`);
+  const other = accelerator === "kvm" ? `${last ? "." : ""} Try it without KVM: --accel tcg` : "";
+  return new ImageError("system", `${image}: ${what}. ${hint}${other}`);
 }
 
 /** How the disk wants to be booted: by UEFI where it has a loader for that, and otherwise by BIOS. */
