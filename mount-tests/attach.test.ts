@@ -99,6 +99,14 @@ for (const driver of drivers) {
       t.regex((await here.spindle(["list"])).stdout, new RegExp(`${told.mountpoint} .* ${told.device} `));
       const status = await here.spindle(["status", told.device]);
       t.regex(status.stdout, new RegExp(`^${told.mountpoint}: serving\n[^]*Devices +${told.device}\n`));
+      const same = await here.spindle(["status", told.partitions[0]!]);
+      t.regex(same.stdout, new RegExp(`^${told.mountpoint}: serving\n`), same.stderr);
+      const part = await here.spindle(["detach", told.partitions[0]!]);
+      t.is(part.code, 2);
+      t.regex(
+        part.stderr,
+        new RegExp(`${told.partitions[0]}: is a part of ${told.device}, .*: spindle detach ${told.device}\n`),
+      );
       const ended = await here.spindle(["detach", told.device.slice(5)]);
       t.is(ended.code, 0, ended.stderr);
       isGone(t, told, "after detach");

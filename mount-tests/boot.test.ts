@@ -102,9 +102,14 @@ for (const driver of drivers) {
         t.is(status, 8);
         if (!/Kernel panic/.test(stderr) && seconds !== "60") continue;
         t.regex(stderr, /did not say "login: " within [0-9]+ seconds\. The last that it said: .*Kernel panic/);
+        t.notRegex(stderr, /--accel/);
         t.regex(stderr, /booting by BIOS: its EFI system partition has nothing to boot/);
         break;
       }
+      // Where there is no KVM at all, QEMU says so and ends.
+      const byKvm = await place.spindle([...words, "--accel", "kvm", "--marker", "never", "--timeout", "1"]);
+      t.is(byKvm.code, 8);
+      t.regex(byKvm.stderr, /Try it without KVM: --accel tcg/);
       const ended = await place.spindle([...words, "--", "-no-such-option"]);
       t.is(ended.code, 8);
       t.regex(ended.stderr, /machine ended before its serial console said .*no-such-option/);
@@ -216,3 +221,35 @@ asFirst(
     await nothingIsLeft(t, place);
   },
 );
+
+asFirst("why an EFI system partition can't be read is said, and the disk is booted by BIOS", async (t) => {
+  const place = bootable(t, "direct", "\r\nspindle login: ");
+  if (!place) return;
+  if (spawnSync("mformat", ["--version"]).error)
+    return void t.log("skipped: mtools is not installed (apt install mtools)");
+  place.disk[446 + 4] = 0xef;
+  writeFileSync(place.image, place.disk);
+  const script = `mformat -i disk.img@@1M -T 16384 -h 2 -s 32 :: && mmd -i disk.img@@1M ::EFI`;
+  const made = await place.run("sh", ["-c", script], undefined, { MTOOLS_SKIP_CHECK: "1" });
+  t.is(made.code, 0, made.stderr);
+  readFileSync(place.image).copy(place.disk);
+  const volume = place.partition;
+  // The fields of the boot sector: reserved sectors, tables, their sectors.
+  const root = (volume.readUInt16LE(14) + volume[16]! * volume.readUInt16LE(22)) * 512;
+  t.is(volume.toString("latin1", root, root + 11).trim(), "EFI");
+  const damages: [damage: (bytes: Buffer) => void, reason: RegExp][] = [
+    [
+      (bytes) => bytes.writeUInt16LE(0xff00, root + 26),
+      /disk\.img > partition 1: the directory entry .* cluster 65280/,
+    ],
+    [(bytes) => bytes.writeUInt16LE(0xffff, 22), /disk\.img > partition 1: the FAT boot sector at byte 0 /],
+  ];
+  for (const [damage, reason] of damages) {
+    damage(volume);
+    writeFileSync(place.image, place.disk);
+    const { stderr } = await place.spindle(["boot", place.image, "--check", "--accel", "tcg", "--timeout", "1"]);
+    t.regex(stderr, reason);
+    t.regex(stderr, /booting by BIOS: its EFI system partition can't be read/);
+  }
+  await nothingIsLeft(t, place);
+});

@@ -253,12 +253,17 @@ function openFileSystem(
   return { tree: undefined, problem };
 }
 
-/** The filesystem of one partition of an opened image; undefined where there is none that can be read. */
+/**
+ * The filesystem of one partition of an opened image; undefined where there is none that Spindle knows.
+ * @throws ImageError why one that is there can't be read
+ */
 export function fileSystemOf({ disk, table }: OpenedImage, number: number): FileSystem | undefined {
   const volume = table.volumes.find((each) => each.number === number);
   if (!volume) return undefined;
   const source = new Slice(`${disk.name} > partition ${number}`, disk, volume.position, volume.size);
-  return openFileSystem(source, filesystems, new LocalChunkCache(settings.cacheBytes), {}).tree;
+  const { tree, problem } = openFileSystem(source, filesystems, new LocalChunkCache(settings.cacheBytes), {});
+  if (problem) throw problem;
+  return tree;
 }
 
 function noCompanion(path: string): never {

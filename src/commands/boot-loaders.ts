@@ -1,5 +1,4 @@
 /** What an EFI system partition has to boot from: whether a disk boots by UEFI, and what its firmware has to be told. */
-import { ImageError } from "../errors.js";
 import type { FileId, FileSystem } from "../filesystems/filesystem.js";
 import type { Volume, VolumeTable } from "../volumes/volume.js";
 
@@ -26,21 +25,17 @@ export const efiPartitions = ({ volumes }: VolumeTable): Volume[] => volumes.fil
 /**
  * What boots from an EFI system partition; undefined where it has nothing for this processor.
  * @param tree its filesystem
+ * @throws ImageError where that is damaged
  */
 export function loaderIn(volume: Volume, tree: FileSystem): FoundLoader | undefined {
-  try {
-    if (at(tree, usual) !== undefined) return { volume, path: `\\${usual.join("\\")}`, isUsual: true };
-    const efi = at(tree, usual.slice(0, 1));
-    const files = efi === undefined ? [] : [...filesBelow(tree, efi, "\\EFI", { left: mostFiles })];
-    for (const name of known) {
-      const path = files.find((each) => each.toLowerCase().endsWith(`\\${name}`));
-      if (path !== undefined) return { volume, path, isUsual: false };
-    }
-    return undefined;
-  } catch (error) {
-    if (error instanceof ImageError) return undefined; // a damaged one boots nothing
-    throw error;
+  if (at(tree, usual) !== undefined) return { volume, path: `\\${usual.join("\\")}`, isUsual: true };
+  const efi = at(tree, usual.slice(0, 1));
+  const files = efi === undefined ? [] : [...filesBelow(tree, efi, "\\EFI", { left: mostFiles })];
+  for (const name of known) {
+    const path = files.find((each) => each.toLowerCase().endsWith(`\\${name}`));
+    if (path !== undefined) return { volume, path, isUsual: false };
   }
+  return undefined;
 }
 
 /** FAT knows no capitals. */

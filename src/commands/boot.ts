@@ -56,7 +56,7 @@ export const boot: Command<Arguments> = {
     firmware: { choices: ["bios", "uefi"], describe: "How to boot, where that isn't to be found out" },
     accel: {
       choices: ["kvm", "tcg"],
-      describe: "Run it by the processor (kvm, usual where this user may) or all in software",
+      describe: "Run it by the processor (kvm, usual where it can and this user may) or all in software",
     },
     bus: { choices: ["sata", "virtio", "ide"], default: "sata", describe: "How the disk is connected" },
     memory: { value: "SIZE", default: "1G", describe: "Memory of the machine" },
@@ -129,7 +129,7 @@ export const boot: Command<Arguments> = {
         if (!given.check) return await runMachine(machine);
         const screenshot = given.screenshot === undefined ? undefined : resolve(given.screenshot);
         const checked = await checkMachine(machine, marker, seconds, screenshot);
-        if (!checked.reached) throw failed(image, given.marker, seconds, checked);
+        if (!checked.reached) throw failed(image, given.marker, seconds, accelerator, checked);
         const data = { image, firmware, accelerator, ...checked, screenshot };
         terminal.result(data, () => `${image}: has booted (${firmware}) in ${checked.seconds.toFixed(1)} s`);
       });
@@ -157,6 +157,7 @@ function failed(
   image: string,
   marker: string,
   seconds: number,
+  accelerator: Accelerator,
   { console, ended }: { console: string; ended?: string },
 ) {
   const last = console.trim().split(/\r?\n/).slice(-3).join(" | ");
@@ -166,7 +167,8 @@ function failed(
   const hint = last
     ? `The last that it said: ${last}`
     : "It said nothing: the system has no console there (console=ttyS0 on its kernel's command line), or does not boot; --screenshot shows its screen.";
-  return new ImageError("system", `${image}: ${what}. ${hint}`);
+  const other = accelerator === "kvm" ? `${last ? "." : ""} Try it without KVM: --accel tcg` : "";
+  return new ImageError("system", `${image}: ${what}. ${hint}${other}`);
 }
 
 /** How the disk wants to be booted: by UEFI where it has a loader for that, and otherwise by BIOS. */
@@ -180,17 +182,26 @@ function bootingOf(
   const written = overlay !== undefined && existsSync(overlay);
   const opened = written ? openWritable(spec, overlay, 1) : openImage(spec);
   try {
+    const { sectorSize } = opened.table;
     const partitions = efiPartitions(opened.table);
+    if (wanted === "bios" || partitions.length === 0) return { firmware: wanted ?? "bios", sectorSize };
+    let unread = false;
     const loaders = partitions.flatMap((volume) => {
-      const tree = fileSystemOf(opened, volume.number);
-      return (tree && loaderIn(volume, tree)) ?? [];
+      try {
+        const tree = fileSystemOf(opened, volume.number);
+        return (tree && loaderIn(volume, tree)) ?? [];
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error;
+        unread = true;
+        terminal.note(`no boot loader is found in an EFI system partition: ${error.message}`);
+        return [];
+      }
     });
     const found = loaders.find(({ isUsual }) => isUsual) ?? loaders[0];
     const loader = found && !found.isUsual ? toldLoader(opened.table, found) : undefined;
-    const { sectorSize } = opened.table;
-    if (wanted !== undefined || partitions.length === 0) return { firmware: wanted ?? "bios", loader, sectorSize };
+    if (wanted !== undefined) return { firmware: wanted, loader, sectorSize };
     const why = !found
-      ? "its EFI system partition has nothing to boot"
+      ? `its EFI system partition ${unread ? "can't be read" : "has nothing to boot"}`
       : hasUefi()
         ? undefined
         : "no firmware for its EFI system partition is installed (apt install ovmf)";

@@ -127,3 +127,64 @@ test("damage that is met has its exit code, whatever else differs", async (t) =>
   t.is(code, 5);
   t.regex(stderr, /a\.spin: chunk \d+ .* damaged/);
 });
+
+/** A disk of 4 MiB with two MBR partitions: p1 from 1 MiB, p2 from 2 MiB on. */
+function partitioned(p1: string, p2: string, at = 0): Buffer {
+  const disk = Buffer.alloc(4 * MiB);
+  for (const [number, start, sectors] of [
+    [0, 2048, 2048],
+    [1, 4096, 4096],
+  ] as const) {
+    disk[446 + 16 * number + 4] = 0x83;
+    disk.writeUInt32LE(start, 446 + 16 * number + 8);
+    disk.writeUInt32LE(sectors, 446 + 16 * number + 12);
+  }
+  disk.writeUInt16LE(0xaa55, 510);
+  disk.write(p1, MiB);
+  disk.write(p2, 2 * MiB + at);
+  return disk;
+}
+
+test("of a filesystem that isn't read, whose bytes differ, it isn't said that its files are equal", async (t) => {
+  const place = scratch(t);
+  const [a, b] = [join(place, "a.img"), join(place, "b.img")];
+  writeFileSync(a, partitioned("XFSB", ""));
+  const changed = partitioned("XFSB", "");
+  changed.write("changed", 2 * MiB - 512);
+  writeFileSync(b, changed);
+  const said = "p1: an XFS filesystem; its bytes differ, and its files can't be compared\n";
+  const both = await spindle("diff", a, b);
+  t.is(both.code, 1);
+  t.is(both.text, `The disks differ in 512 B of 4 MiB, in 1 range.\n          2096640            512  p1\n${said}`);
+  const files = await spindle("diff", "--files", a, b);
+  t.is(files.text, said);
+  t.is(files.code, 4);
+  const told = JSON.parse((await spindle("diff", "--files", "--json", a, b)).text) as object;
+  t.like(told, { equal: null, filesEqual: null });
+  const same = await spindle("diff", "--files", a, a);
+  t.deepEqual([same.code, same.text], [0, ""]);
+});
+
+test("swap space and what has no signature hold no files, unless there is nothing else", async (t) => {
+  const images = twoImages(t);
+  if (!images) return;
+  const { place, a } = images;
+  const [one, other] = [join(place, "one"), join(place, "other")];
+  writeFileSync(one, Buffer.concat([partitioned("boot loader", "SWAPSPACE2", 4086)]));
+  const changed = partitioned("another", "SWAPSPACE2", 4086);
+  changed.write("swapped out", 3 * MiB);
+  writeFileSync(other, changed);
+  const alone = await spindle("diff", "--files", one, other);
+  t.is(alone.code, 4);
+  t.regex(alone.text, /^p1: no filesystem that is read; its bytes differ.*\np2: Linux swap space; its bytes differ/);
+  // With a filesystem in a third partition, from 4 MiB on.
+  for (const path of [one, other]) {
+    const disk = Buffer.concat([readFileSync(path), readFileSync(a)]);
+    disk[446 + 32 + 4] = 0x83;
+    disk.writeUInt32LE(8192, 446 + 32 + 8);
+    disk.writeUInt32LE(16 * 2048, 446 + 32 + 12);
+    writeFileSync(path, disk);
+  }
+  const { code, text } = await spindle("diff", "--files", one, other);
+  t.deepEqual([code, text], [0, "The files are equal.\n"]);
+});

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { type ByteString, byteStringOfText, told } from "../browsing/names.js";
 import { type Change, treeDiff } from "../browsing/tree-diff.js";
+import { exitCodes } from "../errors.js";
 import type { FileSystem } from "../filesystems/filesystem.js";
 import { diffDisks } from "../imaging/diff.js";
 import type { Differences } from "../imaging/differences.js";
@@ -36,7 +37,7 @@ export const diff: Command<Arguments> = {
   description:
     "Tells in which bytes of the disk image B differs from image A, to the sector, and, where both have filesystems that Spindle reads, which files were added, removed and changed from A to B: their content, size, mode, owner, group, time of change, link target, extended attributes, streams. " +
     "The images may be of any formats. What is known to be equal is not read: holes, what both take from the same file of their chains, chunks of .spin images with the same digest, and files whose data lie in the same places where the disks don't differ.\n\n" +
-    "The exit code is 0 when the images are equal, 1 when they differ; with --files only the files count. Partitions are told apart by their numbers, and paths begin with them where there are several.",
+    "The exit code is 0 when the images are equal, 1 when they differ; with --files only the files count, and it is 4 where they can't be compared because a filesystem whose bytes differ isn't read. Partitions are told apart by their numbers, and paths begin with them where there are several.",
   positionals: {
     a: { describe: "The older image: any format that Spindle reads" },
     b: { describe: "The newer image" },
@@ -116,6 +117,8 @@ class Report {
   private readonly problems: Problems;
   private readonly pairs: readonly Pair[];
   private readonly several: boolean;
+  /** Places whose bytes differ and in which neither image has files that are read, though there may be some. */
+  private readonly uncompared: readonly Pair[];
   private filesDiffer = false;
 
   constructor(
@@ -129,6 +132,11 @@ class Report {
     this.problems = new Problems(terminal);
     this.pairs = pairsOf(a.opened.found, b.opened.found);
     this.several = [a, b].some(({ opened }) => opened.found.filter(({ tree }) => tree).length > 1);
+    const unread = this.pairs.filter((pair) => !pair.a?.tree && !pair.b?.tree);
+    const all = unread.length === this.pairs.length;
+    this.uncompared = unread.filter(
+      (pair) => (all || mayHaveFiles(pair.a) || mayHaveFiles(pair.b)) && !this.isUntouched(pair.a, pair.b),
+    );
   }
 
   async write(): Promise<void> {
@@ -140,6 +148,14 @@ class Report {
     else await writeParts(terminal, this.inLines(changes, withFiles, withRanges));
     const unequal = withRanges ? this.differences.bytes > 0 : this.filesDiffer;
     if (unequal && terminal.exitCode === 0) terminal.exitCode = differ;
+    if (!unequal && !withRanges && this.uncompared.length > 0 && terminal.exitCode === 0)
+      terminal.exitCode = exitCodes.unsupported;
+  }
+
+  /** Null where that isn't known. */
+  private get filesEqual(): boolean | null {
+    if (this.filesDiffer) return false;
+    return this.uncompared.length > 0 ? null : true;
   }
 
   private *changes(): Generator<Change> {
@@ -172,24 +188,31 @@ class Report {
   }
 
   /** Whether two volumes lie in the same place, where the disks are equal. */
-  private isUntouched({ volume: one }: FoundVolume, { volume: other }: FoundVolume): boolean {
+  private isUntouched(a: FoundVolume | undefined, b: FoundVolume | undefined): boolean {
+    if (!a || !b) return false;
+    const [{ volume: one }, { volume: other }] = [a, b];
     const [position, size] = [one?.position ?? 0, one?.size ?? this.a.opened.disk.size];
     if (position !== (other?.position ?? 0) || size !== (other?.size ?? this.b.opened.disk.size)) return false;
     return !this.differences.touches(position, size);
   }
 
-  /** The filesystems that only one image has, or has as another kind. */
+  /** The filesystems that only one image has, or has as another kind, and those that aren't read in either. */
   private volumeLines(): string[] {
     const type = (found: FoundVolume | undefined) =>
       found?.tree
         ? found.tree.type
         : found?.problem
           ? `unreadable (${found.problem.message})`
-          : "no filesystem that is read";
-    return this.pairs.flatMap(({ name, a, b }) => {
+          : (found?.unread?.what ?? "no filesystem that is read");
+    return this.pairs.flatMap((pair) => {
+      const { name, a, b } = pair;
       if (a?.tree && b?.tree)
         return a.tree.type === b.tree.type ? [] : [`${name}: ${a.tree.type}, then ${b.tree.type}`];
-      return a?.tree || b?.tree ? [`${name}: ${type(a)}, then ${type(b)}`] : [];
+      if (a?.tree || b?.tree) return [`${name}: ${type(a)}, then ${type(b)}`];
+      if (!this.uncompared.includes(pair)) return [];
+      const [one, other] = [type(a), type(b)];
+      const what = one === other ? one : `${one}, then ${other}`;
+      return [`${name}: ${what}; its bytes differ, and its files can't be compared`];
     });
   }
 
@@ -225,7 +248,8 @@ class Report {
       const slash = change.kind === "directory" && change.path !== "/" ? "/" : "";
       yield `${change.change.padEnd(8)} ${shown(change.path)}${slash}${what}\n`;
     }
-    if (!this.filesDiffer && this.pairs.some(({ a, b }) => a?.tree && b?.tree)) yield line("The files are equal.");
+    if (!this.filesDiffer && this.pairs.some(({ a, b }) => a?.tree && b?.tree))
+      yield line(this.uncompared.length === 0 ? "The files are equal." : "The other files are equal.");
   }
 
   private volumeAt(position: number, before = ""): string {
@@ -251,9 +275,9 @@ class Report {
     return {
       a: side(a),
       b: side(b),
-      equal: withRanges ? differences.bytes === 0 : !this.filesDiffer,
+      equal: withRanges ? differences.bytes === 0 : this.filesEqual,
       ...(withRanges ? { differingBytes: differences.bytes, ranges, rangesCut: differences.isCut } : {}),
-      ...(withFiles ? { filesEqual: !this.filesDiffer, volumes: this.volumesTold() } : {}),
+      ...(withFiles ? { filesEqual: this.filesEqual, volumes: this.volumesTold() } : {}),
       problems: this.problems.kept,
     };
   }
@@ -267,6 +291,13 @@ class Report {
           : null;
     return this.pairs.map(({ name, a, b }) => ({ name, a: one(a), b: one(b) }));
   }
+}
+
+/** Whether a place in which no files are read has a filesystem that can't be, or something that has one within. */
+function mayHaveFiles(found: FoundVolume | undefined): boolean {
+  if (found?.problem) return true;
+  const unread = found?.unread;
+  return unread !== undefined && !unread.isTable && unread.type !== "swap" && unread.type !== "swsuspend";
 }
 
 function pairsOf(a: readonly FoundVolume[], b: readonly FoundVolume[]): Pair[] {

@@ -16,7 +16,15 @@ import { busy, ImageError, missing, system, usage } from "../errors.js";
 import type { VolumeTable } from "../volumes/volume.js";
 import { startInBackground } from "./background.js";
 import { end } from "./ending.js";
-import { attachedFolder, backingFile, folderStart, loopDevices, partitionsOf, sequenceOf } from "./loop-devices.js";
+import {
+  attachedFolder,
+  backingFile,
+  folderStart,
+  loopDevices,
+  partitionsOf,
+  sequenceOf,
+  wholeDevice,
+} from "./loop-devices.js";
 import { listMounts, mountAt } from "./mounts.js";
 import { remove, runtimeFolder } from "./registry.js";
 import type { MountRequest } from "./request.js";
@@ -89,6 +97,9 @@ export async function attach(
 export async function detach(name: string): Promise<Detached> {
   refuseOthers("detach");
   const device = name.startsWith("/") ? name : `/dev/${name}`;
+  const whole = wholeDevice(device);
+  if (whole !== device && attachedFolder(whole) !== undefined)
+    throw usage(`${device}: is a part of ${whole}, which is detached as a whole: spindle detach ${whole}`);
   const file = /^\/dev\/loop[0-9]+$/.test(device) ? backingFile(device) : undefined;
   if (file === undefined) throw missing(`${device}: is no loop device in use. Loop devices are listed by: losetup`);
   const folder = attachedFolder(device);

@@ -35,6 +35,9 @@ export function partitionsOf(device: string): string[] {
   return byNumber(names.map((each) => `/dev/${each}`));
 }
 
+/** The device that `/dev/loop3p1` is a part of; any other path as it is. */
+export const wholeDevice = (path: string): string => path.replace(/^(\/dev\/loop[0-9]+)p[0-9]+$/, "$1");
+
 /** How the folders begin in the runtime folder at which `spindle attach` mounts. */
 export const folderStart = "attached-";
 

@@ -60,11 +60,17 @@ const patience = 10_000;
 
 export const hasUefi = (): boolean => firmwares.some((files) => files.every((file) => existsSync(file)));
 
-/** `kvm` where this user may use it. */
+/**
+ * Whether the processor runs machines itself, as /proc/cpuinfo tells. Within a virtual machine there may be a KVM without
+ * (pvm): it takes a boot loader's instructions one by one, far slower than tcg. ARM's KVM runs no x86.
+ */
+export const virtualises = (cpuinfo: string): boolean => /^flags\s*:.*\s(vmx|svm)(\s|$)/m.test(cpuinfo);
+
+/** `kvm` where the processor has it and this user may use it. */
 export function usualAccelerator(): Accelerator {
   try {
     accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
-    return "kvm";
+    return virtualises(readFileSync("/proc/cpuinfo", "utf8")) ? "kvm" : "tcg";
   } catch {
     return "tcg";
   }

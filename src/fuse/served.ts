@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { askFigures, type Figures } from "./figures.js";
-import { attachedFolder, backingFile, loopDevices } from "./loop-devices.js";
+import { attachedFolder, backingFile, loopDevices, wholeDevice } from "./loop-devices.js";
 import {
   liesBeneath,
   listMounts,
@@ -67,15 +67,16 @@ function orphans(mounts: readonly Mount[]): Served[] {
 const died = "its server has died";
 
 /**
- * How the mount at `path` goes, or the one whose file the loop device `path` lies over.
+ * How the mount at `path` goes, or the one whose file the loop device `path`, or that of the partition `path`, lies over.
  * @throws ImageError `missing` when nothing is mounted there, `usage` when it isn't Spindle's
  */
 export async function servedBy(path: string): Promise<Served> {
-  const file = /^\/dev\/loop[0-9]+$/.test(path) ? backingFile(path) : undefined;
+  const loop = wholeDevice(path);
+  const file = /^\/dev\/loop[0-9]+$/.test(loop) ? backingFile(loop) : undefined;
   const mounts = listMounts().filter(({ type }) => type === ourType);
   const device = file === undefined ? undefined : mounts.find(({ mountpoint }) => liesBeneath(file, mountpoint));
   if (device) return await servedAt(device);
-  const orphan = orphans(mounts).find(({ devices }) => devices?.includes(path));
+  const orphan = orphans(mounts).find(({ devices }) => devices?.includes(loop));
   return orphan ?? (await servedAt(ourMountAt(resolveMountpoint(path))));
 }
 

@@ -84,7 +84,7 @@ function text(path: string): string | undefined {
   return found && cleaned(found);
 }
 
-/** Disks fill their names up with spaces or zeros, and some with worse. */
+/** Without what disks fill their names up with, spaces or zeros, and without control characters, which some have. */
 function cleaned(name: Buffer): string | undefined {
   return (
     name
@@ -94,7 +94,7 @@ function cleaned(name: Buffer): string | undefined {
   );
 }
 
-/** A small file's bytes; undefined where it isn't there. */
+/** A small file's bytes; undefined where it isn't there, or the driver refuses to tell, which sysfs does by an error of the read. */
 function bytes(path: string): Buffer | undefined {
   try {
     return readFileSync(path);

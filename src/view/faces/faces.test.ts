@@ -165,6 +165,54 @@ for (const size of [34 * 2 ** 30 + 512, 200 * 2 ** 30 + 512, 2040 * 2 ** 30, 3 *
     }
   });
 
+const TiB = 2 ** 40;
+for (const [size, names] of [
+  [3 * TiB + 512, ["vmdk", "vdi"]],
+  [2040 * 2 ** 30, faceNames],
+] as const)
+  test(`a disk of ${size} bytes has its first and last sector, and those around block edges, where qemu-io finds them`, (t) => {
+    if (!needsQemu(t)) return;
+    const path = folder(t);
+    // Where 31 and 32 bits of bytes and of sectors end, and some edges of blocks; each with a sector that no other place has.
+    const edges = [
+      MiB,
+      5 * MiB,
+      2 ** 31,
+      2 ** 32,
+      TiB,
+      size / 2 - ((size / 2) % MiB),
+      2 * TiB,
+      size - (size % MiB || MiB),
+    ];
+    const places = [0, ...edges.filter((at) => at < size).flatMap((at) => [at - 512, at]), size - 512];
+    const marks = [...new Set(places)].sort((a, b) => a - b).map((at, number) => ({ at, byte: number + 1 }));
+    const source = new MemorySource("marks", Buffer.concat(marks.map(({ byte }) => Buffer.alloc(512, byte))));
+    const sparse: Layer = {
+      ...{ name: "disk", format: "test", size, parent: undefined, facts: {} },
+      locate(position) {
+        const next = marks.findIndex(({ at }) => position < at + 512);
+        const { at } = marks[next] ?? { at: size };
+        if (position < at) return { kind: "zero", length: at - position };
+        return { kind: "stored", length: at + 512 - position, source, at: next * 512 + position - at };
+      },
+    };
+    const faces = facesOf("disk", names, { size, id, created: 0 });
+    copyOut(diskView(new LayeredDisk("disk", [sparse]), noTable, { created, faces }), path);
+    // Each sector with what is around it: 1 KiB of zeros before and behind where no other mark is.
+    const reads = marks.flatMap(({ at, byte }, number) => [
+      `read -P ${byte} ${at} 512`,
+      ...(at >= 1024 && marks[number - 1]!.at < at - 1024 ? [`read -P 0 ${at - 1024} 1024`] : []),
+      ...(at + 1536 <= size && (marks[number + 1]?.at ?? size) >= at + 1536 ? [`read -P 0 ${at + 512} 1024`] : []),
+    ]);
+    for (const name of names) {
+      const words = ["-r", "-f", formats[name], ...reads.flatMap((read) => ["-c", read]), path(`disk.${name}`)];
+      const { status, stdout } = spawnSync("qemu-io", words, { encoding: "utf8" });
+      t.is(status, 0, `${name}: ${stdout}`);
+      t.is(stdout.match(/^read [0-9]+\/[0-9]+ bytes/gm)?.length, reads.length, `${name}: ${stdout}`);
+      t.notRegex(stdout, /[Ff]ail|error/, name);
+    }
+  });
+
 test("a disk that a format can't have is refused in words", (t) => {
   const refused = (name: FaceName, size: number, message: RegExp) =>
     t.throws(() => facesOf("d.img", [name], { size, id, created: 0 }), { instanceOf: ImageError, message });
