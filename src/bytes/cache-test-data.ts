@@ -29,7 +29,15 @@ export class PatternChunks implements PackedChunks {
     readonly chunkSize: number,
   ) {}
 
+  /** Chunks that aren't there: to unpack one is a mistake. */
+  holes = new Set<number>();
+
+  isStored(chunk: number): boolean {
+    return !this.holes.has(chunk);
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
+    if (!this.isStored(chunk)) throw new Error(`chunk ${chunk} is not stored`);
     const start = chunk * this.chunkSize;
     const length = Math.min(this.chunkSize, this.size - start);
     if (target.length !== length) throw new Error(`chunk ${chunk}: ${target.length} bytes asked, has ${length}`);

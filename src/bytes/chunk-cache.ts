@@ -12,6 +12,12 @@ export interface PackedChunks {
   /** Bytes a chunk, unpacked. */
   readonly chunkSize: number;
   /**
+   * Whether a chunk is stored, and can be unpacked by its number alone: asked of chunks that nobody has read yet. Where
+   * there is no such function nothing is unpacked ahead of a reader.
+   * @throws ImageError, NotYet where that can't be told
+   */
+  isStored?(chunk: number): boolean;
+  /**
    * Unpacks chunk `chunk` into `target`, which has exactly the chunk's length.
    * @throws ImageError `corrupt` naming the chunk and its range when its bytes are damaged.
    */

@@ -1,7 +1,8 @@
 /**
  * The memory of shared-cache.ts, and which chunk is in which of its slots.
  *
- *     words (Int32)   lock | a pin per worker | hash buckets | a record per slot, and one more: the list's two ends
+ *     words (Int32)   lock | a pin per worker | hash buckets | a record per slot, and one more: the list's two ends | per
+ *                     slot the bytes that were given of its chunk
  *     slots (bytes)   a chunk each
  *     tallies (f64)   counters, a row per worker
  */
@@ -67,7 +68,7 @@ export function createSharedCacheMemory(options: {
 }): SharedCacheMemory {
   const { bytes, chunkSize, workers } = options;
   const slotCount = Math.max(workers * 2, chunkSize > 0 ? Math.floor(bytes / chunkSize) : 0);
-  const wordCount = firstBucket(workers) + bucketCount(slotCount) + RECORD * (slotCount + 1);
+  const wordCount = firstBucket(workers) + bucketCount(slotCount) + RECORD * (slotCount + 1) + slotCount;
   let memory: SharedCacheMemory;
   try {
     memory = {
@@ -125,6 +126,17 @@ export class SlotDirectory {
     this.linkNewest(record);
   }
 
+  /** Makes a ready slot the oldest: the next to be filled with another chunk. */
+  retire(record: number): void {
+    this.unlink(record);
+    this.linkOldest(record);
+  }
+
+  /** Index of the word that counts the bytes given of a slot's chunk since it was filled. */
+  given(record: number): number {
+    return this.end + RECORD + (record - this.firstRecord) / RECORD;
+  }
+
   /** The oldest slot that nobody copies from or fills; 0 if all are in use. */
   oldestUnused(): number {
     let record = this.words[this.end + NEWER]!;
@@ -144,6 +156,7 @@ export class SlotDirectory {
     words[record + CHUNK_LOW] = low;
     words[record + CHUNK_HIGH] = high;
     words[record + FILLER] = worker;
+    words[this.given(record)] = 0;
     Atomics.store(words, record + STATE, (((state >>> 2) + 1) << 2) | FILLING);
     this.chain(record);
   }

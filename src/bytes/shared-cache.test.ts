@@ -50,6 +50,29 @@ test("reads give the right bytes, and exactly the least recently used chunk is e
   );
 });
 
+test("what the kernel has kept makes room first: reading all of a disk pushes nothing out and goes round in few slots", (t) => {
+  const { memory, cache } = cacheOf(64, 64);
+  const packed = new PatternChunks("a", 1, 64 * 1000 + 20, 64);
+  const source = cache.source(packed);
+  const read = (chunk: number, within = 0, length = 64) => source.read(chunk * 64 + within, new Uint8Array(length));
+  const others = Array.from({ length: 30 }, (_, nth) => 900 + nth);
+  for (const chunk of others) read(chunk);
+  cache.isKept = true;
+  for (let chunk = 0; chunk < 800; chunk++) for (let within = 0; within < 64; within += 16) read(chunk, within, 16);
+  const used = new Uint8Array(memory.slots).filter((byte, at) => at % 64 === 5 && byte !== 0).length;
+  t.true(used < 60, `${used} slots are used`);
+  const { length } = packed.unpacked;
+  t.is(length, 830, "each chunk was unpacked once");
+  for (const chunk of others) read(chunk);
+  t.is(packed.unpacked.length, length, "they are still there");
+  // Those of which a part wasn't asked for stay, as of small files.
+  for (let chunk = 0; chunk < 20; chunk++) read(chunk, 0, 60);
+  for (let chunk = 100; chunk < 200; chunk++) read(chunk);
+  packed.unpacked.length = 0;
+  for (let chunk = 0; chunk < 20; chunk++) read(chunk, 60, 4);
+  t.deepEqual(packed.unpacked, []);
+});
+
 test("chunk numbers up to 2^40 are told apart", (t) => {
   const { cache } = cacheOf(64, 16);
   const packed = new PatternChunks("a", 1, 2 ** 44 + 5, 16);
@@ -172,6 +195,21 @@ test("behind a reader in order chunks are unpacked ahead: four at most, each onc
   );
   const { hits, unpacked, ahead } = SharedChunkCache.counters(memory);
   t.deepEqual({ hits, unpacked, ahead }, { hits: 33, unpacked: 2, ahead: 27 });
+});
+
+test("of chunks that aren't stored none is unpacked ahead, and nothing where that can't be told", (t) => {
+  const { packed, read } = reading();
+  packed.holes = new Set([6, 7, 10]);
+  for (const chunk of [3, 4, 5]) read(chunk);
+  t.deepEqual(packed.unpacked, [3, 4, 5, 8, 9]);
+  const { memory, cache } = cacheOf(16, 64);
+  const { name, size, chunkSize } = packed;
+  const silent = cache.source({ name, size, chunkSize, unpack: (chunk, target) => packed.unpack(chunk, target) });
+  for (const chunk of [11, 12, 13, 14]) {
+    silent.read(chunk * 64, new Uint8Array(1));
+    cache.afterRequest(always);
+  }
+  t.is(SharedChunkCache.counters(memory).ahead, 0);
 });
 
 test("nothing is unpacked ahead of a reader at random, without a turn, or in a cache that is small for its workers", (t) => {

@@ -9,6 +9,9 @@
  *   records, under one mutex. Approximations (clock, sampling) exist to avoid that mutex; here a hit holds it for some
  *   tens of nanoseconds and is followed by a copy of 4 KiB or more outside it and by a system call, so there is nothing
  *   to gain, and an exact order can be tested against a model.
+ * - **What the kernel has kept makes room first.** A chunk of which every byte was given to the kernel's page cache isn't asked
+ *   for again: its slot becomes the oldest, some chunks later. So who reads a disk or a large file from start to end goes
+ *   round in few slots, which stay in the processor's cache, and pushes nothing out.
  * - **Copying happens outside the lock** while the slot is pinned. A worker copies from one slot at a time, so a pin is
  *   one word per worker, and taking it off is one store.
  * - **Any thread may die at any instruction** (a crash, `process.exit`, `terminate`). Slot records are written in an
@@ -49,6 +52,9 @@ const AHEAD = 4;
 const AHEAD_BYTES = 512 * 1024;
 const AHEAD_CHUNKS = 4;
 
+/** Chunks of a thread that were given whole and are left as they are for now: readahead may come to their edges out of order. */
+const SPENT = 16;
+
 /** Whether a thread may unpack ahead now: it is asked before, between two chunks whether it may go on, and told after. */
 export interface Turn {
   take(): boolean;
@@ -68,6 +74,11 @@ export class SharedChunkCache implements ChunkCache {
   private sources = 0;
   /** Whether this thread unpacks what nobody has asked for yet: it should rather fail than wait. */
   isAhead = false;
+  /** Whether what is read now stays in the kernel's page cache, so that it isn't asked for again. */
+  isKept = false;
+  /** Records of slots whose chunks were given whole, with the states they had: the latest ones, in a ring. */
+  private readonly spent = new Int32Array(SPENT * 2);
+  private spentNext = 0;
   /** Which of this thread's requests it is, and whose: bits 24 and up. */
   private request: number;
   /** What the request read last in order: chunks behind it may be unpacked ahead. */
@@ -104,6 +115,7 @@ export class SharedChunkCache implements ChunkCache {
    */
   afterRequest(turn: Turn): void {
     this.request = (this.worker << 24) | ((this.request + 1) & 0xffffff);
+    this.isKept = false;
     const packed = this.inOrder;
     if (packed === undefined) return;
     this.inOrder = undefined;
@@ -124,11 +136,12 @@ export class SharedChunkCache implements ChunkCache {
   private unpackAhead(packed: PackedChunks, source: number, last: number, turn: Turn): void {
     const { directory, lock, memory } = this;
     // In a small cache it would push out what is being read.
-    if (memory.slotCount < 4 * memory.workers) return;
+    if (!packed.isStored || memory.slotCount < 4 * memory.workers) return;
     const { chunkSize, size } = packed;
     const most = Math.max(1, Math.min(AHEAD_CHUNKS, Math.floor(AHEAD_BYTES / chunkSize)));
     const end = Math.min(last + 1 + most, Math.ceil(size / chunkSize));
     for (let chunk = last + 1; chunk < end; chunk++) {
+      if (!packed.isStored(chunk)) continue;
       const low = chunk | 0;
       const high = (chunk / 0x100000000) | 0;
       lock.acquire();
@@ -164,9 +177,10 @@ export class SharedChunkCache implements ChunkCache {
     const low = chunk | 0;
     const high = (chunk / 0x100000000) | 0;
     const isInOrder = this.streams.note(source, low, this.request);
+    let record = 0;
     for (let waited = false; ; waited = true) {
       lock.acquire();
-      let record = directory.find(source, low, high);
+      record = directory.find(source, low, high);
       if (record === 0) {
         record = this.claimOldest(source, low, high);
         lock.release();
@@ -190,11 +204,27 @@ export class SharedChunkCache implements ChunkCache {
       if (!waited) this.tallies[WAITS]!++;
       Atomics.wait(words, record + STATE, state);
     }
+    if (this.isKept && record !== 0 && Atomics.add(words, directory.given(record), count) + count >= length)
+      this.retireLater(record);
     // Last, since unpacking a chunk may have read others.
     if (!isInOrder) return;
     this.inOrder = packed;
     this.inOrderSource = source;
     this.inOrderChunk = chunk;
+  }
+
+  /** Only hints: a slot may have another chunk by now, which is unpacked again then if need be. */
+  private retireLater(record: number): void {
+    const { directory, lock, spent, words } = this;
+    const at = this.spentNext;
+    const [before, state] = [spent[at]!, spent[at + 1]!];
+    spent[at] = record;
+    spent[at + 1] = words[record + STATE]!;
+    this.spentNext = (at + 2) % spent.length;
+    if (before === 0 || words[before + STATE] !== state) return;
+    lock.acquire();
+    if (words[before + STATE] === state && (state & KIND) === READY) directory.retire(before);
+    lock.release();
   }
 
   /** The slot that is to be filled with a chunk, or 0 if all are in use. Called with the lock held. */

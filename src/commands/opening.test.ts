@@ -87,6 +87,10 @@ test("without a password, and nobody to ask, the command ends with the code for 
     t.is(code, 9, words[0]);
     t.regex(stderr, /a\.qcow2: is encrypted .*--password-file FILE/);
   }
+  const env = { ...process.env, SPINDLE_PASSWORD: "" };
+  const empty = spawnSync(process.execPath, [program, "info", image], { env, encoding: "utf8" });
+  t.is(empty.status, 9);
+  t.regex(empty.stderr, /a\.qcow2: is encrypted .*Give its password/);
   const { code, stderr } = await spindle("info", image, "--password-file", join(folder, "nothing"));
   t.is(code, 3);
   t.regex(stderr, /reading --password-file .*nothing: no such file/);

@@ -15,7 +15,8 @@ const longest = 8 * 1024 * 1024;
 export function readPassword(file: string | undefined): Pick<ImageSpec, "password" | "passwordInFull"> {
   if (file === undefined) {
     const { SPINDLE_PASSWORD: text } = process.env;
-    return text === undefined ? {} : { password: new TextEncoder().encode(text) };
+    // Empty it is as good as not there: that is how a shell takes a variable away for one command.
+    return text ? { password: new TextEncoder().encode(text) } : {};
   }
   const bytes = readFile(file);
   const end = bytes.at(-1) === 10 ? (bytes.at(-2) === 13 ? 2 : 1) : 0;

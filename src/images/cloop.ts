@@ -73,6 +73,10 @@ class CloopLayer implements Layer, PackedChunks {
     return { kind: "stored", length: this.size - position, source: this.unpacked, at: position };
   }
 
+  isStored(): boolean {
+    return true;
+  }
+
   unpack(block: number, target: Uint8Array): void {
     const [from, to] = [this.offset(block), this.offset(block + 1)];
     try {

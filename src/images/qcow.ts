@@ -129,6 +129,10 @@ class QcowLayer implements Layer, PackedChunks, BlockTable {
     }
   }
 
+  isStored(chunk: number): boolean {
+    return this.entryOf(chunk) >> 63n !== 0n;
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const entry = this.entryOf(chunk);
     let whole = target;

@@ -52,6 +52,7 @@ export class PackedContent implements ByteSource, PackedChunks {
       name: this.name,
       size: mostPieces * pieceSize,
       chunkSize: pieceSize,
+      isStored: (number) => this.isStored(number),
       unpack: (number, target) => this.unpack(number, target),
     });
   }
@@ -81,6 +82,12 @@ export class PackedContent implements ByteSource, PackedChunks {
     if (position >= progress.covered || progress.state === "failed") return { hole: false, length: rest };
     const piece = this.pieceAt(position);
     return { hole: piece.kind === PieceKind.zeros, length: Math.min(rest, piece.start + piece.length - position) };
+  }
+
+  isStored(number: number): boolean {
+    if (number >= this.parts.progress.count) return false;
+    const { kind, length } = this.parts.table.piece(number);
+    return kind !== PieceKind.zeros && length <= pieceSize;
   }
 
   /** Unpacks piece `number` into the start of `target`. */

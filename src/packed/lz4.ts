@@ -10,7 +10,7 @@
 import { crc32 } from "node:zlib";
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { unpackLz4 } from "../bytes/lz4.js";
-import { Xxh32 } from "../bytes/xxh32.js";
+import { newXxh32 } from "../bytes/xxhash.js";
 import { corrupt, ImageError, unsupported } from "../errors.js";
 import { damaged, PackedInput, placeIn, skipSkippable, truncated } from "./packed-input.js";
 import { type PackedFile, type Packing, type Piece, type PieceReader, type PieceWriter, pieceSize } from "./packing.js";
@@ -90,7 +90,7 @@ function readHeader(input: PackedInput): Frame {
   const hasSize = (flags & Flag.size) !== 0;
   const length = 2 + (hasSize ? 8 : 0) + (flags & Flag.dictionary ? 4 : 0);
   const header = Buffer.from(input.take(length + 1, what));
-  if (((new Xxh32().update(header.subarray(0, length)).digest() >>> 8) & 0xff) !== header[length])
+  if (((newXxh32().update(header.subarray(0, length)).digest() >>> 8) & 0xff) !== header[length])
     throw damage("has a damaged header: its checksum is wrong");
   const code = (sizes >> 4) & 7;
   if (flags >> 6 !== 1 || (flags & 2) !== 0 || (sizes & 0x8f) !== 0 || code < 4)
@@ -112,7 +112,7 @@ class Blocks {
   private buffer = Buffer.alloc(0);
   private known = 0;
   private isWithin = false;
-  private sum: Xxh32 | undefined;
+  private sum: ReturnType<typeof newXxh32> | undefined;
   private length = 0;
 
   /** @param checks whether frames' own sizes and checksums are compared */
@@ -164,7 +164,7 @@ class Blocks {
     this.isWithin = true;
     this.known = 0;
     this.length = 0;
-    this.sum = this.checks && frame.flags & Flag.checksum ? new Xxh32() : undefined;
+    this.sum = this.checks && frame.flags & Flag.checksum ? newXxh32() : undefined;
     if (this.buffer.length < reach + frame.largest) this.buffer = Buffer.allocUnsafeSlow(reach + frame.largest);
   }
 
@@ -179,7 +179,7 @@ class Blocks {
     const packed = this.packedBytes(length);
     if (frame.flags & Flag.blockChecksums) {
       const told = input.take(4, "an lz4 frame").readUInt32LE(0);
-      if (told !== new Xxh32().update(packed).digest())
+      if (told !== newXxh32().update(packed).digest())
         throw damaged(source, at, corrupt("an lz4 block does not have its checksum"));
     }
     const target = this.buffer.subarray(reach - this.known, reach + frame.largest);

@@ -3,7 +3,7 @@
  * or a negative error number; or NO_REPLY. A new operation is a new row of `operations`.
  */
 import { NotYet } from "../../bytes/byte-source.js";
-import type { Turn } from "../../bytes/shared-cache.js";
+import type { SharedChunkCache } from "../../bytes/shared-cache.js";
 import { corrupt } from "../../errors.js";
 import type { Entry, FileId, FileSystem } from "../../filesystems/filesystem.js";
 import { errno, type FailureLog, numberOf } from "../errno.js";
@@ -49,8 +49,8 @@ export class Session {
   readonly listings: Listings;
   /** Whether the kernel fills what a reply to a read of its page cache lacks with zeros (init.ts). */
   fillsZeros = false;
-  /** Unpacks what the next requests will want, where nobody waits for it. */
-  ahead: { afterRequest(turn: Turn): void } | undefined;
+  /** The chunks, of which those that the next requests will want are unpacked where nobody waits for it. */
+  chunks: Pick<SharedChunkCache, "isKept" | "afterRequest"> | undefined;
   /** What the last request answered with LATER waits for. */
   awaited = 0;
   /** Is told of a request whose reply isn't waited for any more, unless it was answered meanwhile. */
@@ -150,6 +150,7 @@ function read(session: Session, request: Request, reply: Reply): number {
   const cached = (request.u32(fields.read_flags) & READ_LOCKOWNER) === 0;
   if (cached && session.fillsZeros && tree.zerosAt && tree.zerosAt(file, position) >= length) return 0;
   if (length > reply.capacity) throw new Error(`the kernel asked for ${length} bytes, more than was agreed on`);
+  if (session.chunks) session.chunks.isKept = cached;
   let filled = 0;
   try {
     while (filled < length) {

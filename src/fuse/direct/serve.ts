@@ -44,7 +44,7 @@ export function serve(
     if (result === LATER) defer(request.bytes.subarray(0, length), session.awaited);
     else if (!send(fd, session, request, reply, result, state)) return;
     state.release();
-    session.ahead?.afterRequest(state);
+    session.chunks?.afterRequest(state);
   }
 }
 

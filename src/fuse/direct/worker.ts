@@ -63,7 +63,7 @@ async function run(start: WorkerStart): Promise<void> {
     });
     isServing = true;
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
-    session.ahead = cache;
+    session.chunks = cache;
     session.interrupted = (unique) => send({ kind: "interrupted", unique });
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;

@@ -99,6 +99,12 @@ class AffLayer implements Layer, BlockTable, PackedChunks {
     target.kind = BlockKind.packed;
   }
 
+  isStored(chunk: number): boolean {
+    const found: BlockEntry = { kind: BlockKind.absent, position: 0 };
+    this.entry(chunk, found);
+    return found.kind === BlockKind.packed;
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const { position, length, argument } = this.page(chunk);
     try {

@@ -40,6 +40,12 @@ export class PackedRuns implements PackedChunks {
     this.size = tables.runs * this.chunkSize;
   }
 
+  isStored(chunk: number): boolean {
+    const table = this.tables.tableOf(chunk);
+    const { kind, length } = table.run(chunk - table.firstRun);
+    return length > 0 && packings.has(kind);
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const table = this.tables.tableOf(chunk);
     const number = chunk - table.firstRun;

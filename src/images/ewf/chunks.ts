@@ -93,6 +93,10 @@ export class EwfChunks implements PackedChunks {
     return this.writersZeros;
   }
 
+  isStored(chunk: number): boolean {
+    return this.evidence.tables.with(chunk) !== undefined;
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const place = this.place(chunk);
     const { file, position, kept, pattern } = place;

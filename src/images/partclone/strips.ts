@@ -9,8 +9,8 @@
  */
 import { LRUCache } from "lru-cache";
 import { type ByteSource, readFully } from "../../bytes/byte-source.js";
-import { Xxh64 } from "../../bytes/xxh64.js";
 import { shortestXxh128, Xxh128 } from "../../bytes/xxh128.js";
+import { Xxh64 } from "../../bytes/xxhash.js";
 import { corrupt } from "../../errors.js";
 import { largestPacked } from "../fields.js";
 import { checksumOf, type Header } from "./header.js";

@@ -1,7 +1,7 @@
 /** Tests only: writes partclone images by partclone's IMAGE_FORMATS.md, bit by bit and apart from what reads them. */
 
-import { Xxh64 } from "../../bytes/xxh64.js";
 import { Xxh128 } from "../../bytes/xxh128.js";
+import { Xxh64 } from "../../bytes/xxhash.js";
 
 export interface Written {
   readonly version: 1 | 2;

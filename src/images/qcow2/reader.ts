@@ -214,6 +214,11 @@ class Qcow2Layer implements Layer, PackedChunks, BlockTable {
     if (this.aes) target.kind = BlockKind.packed;
   }
 
+  isStored(chunk: number): boolean {
+    const entry = this.entryOf(chunk);
+    return entry !== undefined && (entry.readUInt32BE(0) & 0x40000000) !== 0;
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const { clusterSize } = this.header;
     const entry = this.entryOf(chunk);

@@ -207,6 +207,11 @@ export class SpinLayer implements Layer, PackedChunks {
     );
   }
 
+  isStored(chunk: number): boolean {
+    const spot = this.spot(chunk);
+    return spot.kind === "leaf" && spot.leaf.kinds[chunk - spot.firstChunk] === ChunkKind.stored;
+  }
+
   /** @returns the length of the chunk's frame, which is left in `this.frame` */
   unpack(chunk: number, target: Uint8Array): number {
     const spot = this.spot(chunk);

@@ -254,6 +254,12 @@ export class HostedTable extends GrainTable implements PackedChunks {
     target.position = entry * sector;
   }
 
+  isStored(chunk: number): boolean {
+    const found: BlockEntry = { kind: BlockKind.absent, position: 0 };
+    this.entry(chunk, found);
+    return found.kind === BlockKind.packed;
+  }
+
   unpack(chunk: number, target: Uint8Array): void {
     const found: BlockEntry = { kind: BlockKind.absent, position: 0 };
     this.entry(chunk, found);
