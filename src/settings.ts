@@ -33,12 +33,15 @@ export const settings = {
    * is taken as chunks come.
    */
   mountCache: { share: 1 / 16, least: 64 * MiB, most: 1024 * MiB },
-  /** Threads that answer FUSE requests, per processor: more did not help, fewer let a miss block the hits behind it. */
-  workersPerProcessor: 2,
   /**
-   * Most of those threads unless more are asked for. A server takes some 70 MB, and 18 MB for each: after four readers had gone through
-   * a disk at random it had, besides its chunks, 105 MB with 2 workers, 143 with 4, 179 with 6 and 216 with 8, and it is to
-   * stay under 150 on any machine.
+   * Threads that answer FUSE requests unless others are asked for: one a processor, within these bounds. With one alone a miss
+   * blocks the hits behind it. Each compiles what it runs, so that more than there are processors cost a reader of some
+   * gigabytes a fifth of its speed, and gained a quarter where four readers waited for a disk.
+   */
+  leastUsualWorkers: 2,
+  /**
+   * A server takes some 65 MB, and 14 to 18 MB for each of them: after four readers had gone through a disk at random it had,
+   * besides its chunks, 96 MB with 2 workers, 132 with 4 and 189 with 8, and it is to stay under 150 on any machine.
    */
   mostUsualWorkers: 4,
   /**

@@ -69,7 +69,7 @@ export const mount: Command<Arguments> = {
     ...driverOption,
     workers: {
       value: "N",
-      describe: `Threads that answer requests, of some 18 MB each [${settings.workersPerProcessor} a processor, ${settings.mostUsualWorkers} at most]`,
+      describe: `Threads that answer requests, of some 18 MB each [one a processor, ${settings.leastUsualWorkers} to ${settings.mostUsualWorkers}]`,
     },
     cache: {
       value: "SIZE",
