@@ -91,3 +91,35 @@ for (const driver of drivers)
     }
     t.false(place.isMounted);
   });
+
+// By the direct driver alone, whose workers may unpack ahead.
+serialFor(people[0])("who reads in order across chunks that aren't stored costs no worker its life", async (t) => {
+  if (missing.length > 0) return void t.pass(t.log(`skipped: ${missing.join(" and ")} is not installed`) as undefined);
+  const place = new Workspace(t, people[0]!, "direct");
+  const { mountpoint } = place;
+  const folder = mkdtempSync(join(tmpdir(), "spindle-holes-"));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  chmodSync(folder, 0o755);
+  const [raw, spin] = [join(folder, "disk.img"), join(folder, "disk.spin")];
+  const chunk = 65536;
+  const disk = Buffer.alloc(256 * chunk);
+  for (let at = 0; at < disk.length; at += 8) if ((at / chunk) % 5 < 3) disk.writeDoubleLE(Math.sqrt(at + 1), at);
+  writeFileSync(raw, disk);
+  t.is((await place.spindle(["create", raw, spin])).code, 0);
+  const images = ["zlib.qcow2", "stream.vmdk"].map((name) => {
+    const [, format, ...words] = kinds.find(([kind]) => kind === name)!;
+    execFileSync("qemu-img", ["convert", "-q", "-f", "raw", "-O", format, ...words, raw, join(folder, name)]);
+    return join(folder, name);
+  });
+  for (const image of [spin, ...images]) {
+    t.is((await place.spindle(["mount", image, mountpoint, "--as", "disk"])).code, 0);
+    const dd = ["if=disk.raw", `of=${join(folder, "read")}`, "bs=64K", "iflag=direct", "status=none"];
+    execFileSync("dd", dd, { cwd: mountpoint });
+    t.true(readFileSync(join(folder, "read")).equals(disk), image);
+    const { stdout } = await place.spindle(["status", mountpoint, "--json"]);
+    const { counters } = JSON.parse(stdout) as { counters: Record<string, number> };
+    t.is(counters.workersReplaced, 0, image);
+    t.true(counters.ahead! > 0, `${image}: nothing was unpacked ahead`);
+    place.unmountPlainly(t);
+  }
+});
