@@ -139,6 +139,21 @@ for (const driver of drivers) {
     t.is(child.exitCode, 8);
     await nothingIsLeft(t, place);
   });
+
+  asFirst(`a boot that is killed takes its machine along, and the next one its mount (${driver})`, async (t) => {
+    const place = bootable(t, driver, "wait");
+    if (!place) return;
+    const words = ["boot", place.image, "--driver", driver, "--check", "--marker", "never"];
+    const child = place.start(process.execPath, [spindleProgram(), ...words]);
+    const machine = () =>
+      spawnSync("pgrep", ["-P", `${child.pid}`, "-f", "qemu-system"], { encoding: "utf8" }).stdout.trim();
+    t.true(await comesTrue(() => machine() !== "", 30_000));
+    const pid = Number(machine());
+    child.kill("SIGKILL");
+    t.true(await comesTrue(() => child.signalCode !== null && !runs(pid), 20_000));
+    t.is((await place.spindle([...words, "--timeout", "1"])).code, 8);
+    await nothingIsLeft(t, place);
+  });
 }
 
 const efiCode = [

@@ -1,8 +1,8 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { ImageError, usage } from "../errors.js";
 import { startInBackground } from "../fuse/background.js";
-import { end } from "../fuse/ending.js";
+import { diskIn, makeBootFolder, removeBootFolder } from "../fuse/boot-folder.js";
 import { formerServerEnds } from "../fuse/former-server.js";
 import {
   type Accelerator,
@@ -14,7 +14,6 @@ import {
   usualAccelerator,
 } from "../fuse/machine.js";
 import { parseMountOptions } from "../fuse/options.js";
-import { runtimeFolder } from "../fuse/registry.js";
 import type { BootLoader } from "../fuse/uefi-variables.js";
 import { fileSystemOf, type ImageSpec, openImage, openWritable } from "../open.js";
 import type { VolumeTable } from "../volumes/volume.js";
@@ -87,9 +86,8 @@ export const boot: Command<Arguments> = {
     if (given.screenshot !== undefined && !given.check)
       throw usage("--screenshot: is taken by --check. Add --check, or take it in QEMU's own window.");
     const driver = driverOf(given, terminal);
-    const folder = mkdtempSync(join(runtimeFolder(), "boot-"));
-    const mountpoint = join(folder, "disk");
-    mkdirSync(mountpoint);
+    const folder = await makeBootFolder();
+    const mountpoint = diskIn(folder);
     const stopping = new AbortController();
     // Ctrl-C at the terminal is the machine's as well; that it ends then is heard from it.
     const held = (signal: NodeJS.Signals) => signal !== "SIGINT" && stopping.abort();
@@ -134,10 +132,7 @@ export const boot: Command<Arguments> = {
         terminal.result(data, () => `${image}: has booted (${firmware}) in ${checked.seconds.toFixed(1)} s`);
       });
     } finally {
-      await end(mountpoint, false).catch((error: unknown) => {
-        if (!(error instanceof ImageError && error.code === "missing")) throw error;
-      });
-      rmSync(folder, { recursive: true, force: true });
+      await removeBootFolder(folder);
       for (const signal of signals) process.off(signal, held);
     }
   },

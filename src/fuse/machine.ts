@@ -45,6 +45,8 @@ export interface Checked {
 }
 
 const program = "qemu-system-x86_64";
+/** Of util-linux. */
+const setpriv = "/usr/bin/setpriv";
 /** UEFI's code and its variables, as Debian's ovmf has them, newest first. */
 const firmwares = [
   ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
@@ -154,21 +156,25 @@ function start(machine: Machine, options: readonly string[], output: "inherit" |
     const flash = (file: string) => ["-drive", `if=pflash,format=raw,file=${file}`];
     words.push(...flash(`${code},readonly=on`), ...flash(own.replaceAll(",", ",,")));
   }
-  return spawn(program, [...words, ...options, ...more], {
+  if (!isInstalled(program)) throw notInstalled();
+  // When this process is killed the kernel ends the machine: nobody else would.
+  const bound = existsSync(setpriv) ? [setpriv, "--pdeathsig", "KILL", program] : [program];
+  return spawn(bound[0]!, [...bound.slice(1), ...words, ...options, ...more], {
     stdio: output === "inherit" ? "inherit" : ["ignore", "pipe", "pipe"],
     signal: machine.stop,
   });
 }
 
+const isInstalled = (name: string): boolean =>
+  (process.env.PATH ?? "").split(":").some((folder) => existsSync(join(folder, name)));
+
+const notInstalled = () => missing(`${program} is not installed. Install it with: apt install qemu-system-x86`);
+
 function ended(child: ChildProcess): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
   return new Promise((done, fail) => {
     child.on("error", (error) => {
       if (error.name === "AbortError") return; // it ends, and that is heard
-      fail(
-        (error as NodeJS.ErrnoException).code === "ENOENT"
-          ? missing(`${program} is not installed. Install it with: apt install qemu-system-x86`)
-          : system(`starting ${program}`, error),
-      );
+      fail((error as NodeJS.ErrnoException).code === "ENOENT" ? notInstalled() : system(`starting ${program}`, error));
     });
     child.on("close", (code, signal) => done({ code, signal }));
   });
