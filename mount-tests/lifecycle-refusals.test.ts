@@ -132,7 +132,7 @@ for (const driver of drivers)
     );
 
     for (const [title, moment] of [
-      ["before it mounts", "process.argv[1].endsWith('background.js')"],
+      ["before it mounts", "process.argv[1]?.endsWith('background-server.js')"],
       ["after it has mounted", "false"],
     ] as const)
       serial(
@@ -144,7 +144,7 @@ for (const driver of drivers)
             preload,
             `const die = () => { require("fs").writeSync(2, "out of luck\\n"); process.kill(process.pid, "SIGKILL"); };
            if (${moment}) die();
-           if (process.argv[1]?.endsWith("background.js")) process.send = die;`,
+           if (process.argv[1]?.endsWith("background-server.js")) process.send = die;`,
           );
           const { code, stderr } = await place.spindle(place.mountArguments(), person, {
             NODE_OPTIONS: `--require ${preload}`,
