@@ -10,10 +10,11 @@ import { crc32 } from "node:zlib";
 import { type ByteSource, readExactly, readFully } from "../bytes/byte-source.js";
 import { corrupt, unsupported } from "../errors.js";
 import { keepContent, type Unpacking } from "./kept-content.js";
-import { checkDictionary, LzmaData, WholePieceReader } from "./lzma-data.js";
+import { checkDictionary, LzmaData } from "./lzma-data.js";
 import { placeIn, truncated } from "./packed-input.js";
 import type { PackedFile, Packing, PieceWriter } from "./packing.js";
 import { largestPiece } from "./scratch.js";
+import { WholePieceReader } from "./whole-piece-reader.js";
 
 const magic = Buffer.from("LZIP\x01");
 const HEADER = 6;

@@ -5,7 +5,6 @@ import { corrupt, unsupported } from "../errors.js";
 import { settings } from "../settings.js";
 import type { Unpacking } from "./kept-content.js";
 import { damaged, PackedInput, truncated } from "./packed-input.js";
-import type { Piece, PieceReader } from "./packing.js";
 
 /** LZMA data between two places of a file. */
 export class LzmaData implements Unpacking {
@@ -71,35 +70,4 @@ export function checkDictionary({ name }: ByteSource, position: number, size: nu
     throw unsupported(
       `${name}: was packed with a dictionary of ${size} bytes, by byte ${position}; Spindle takes up to ${settings.largestDictionary}. Unpack it with ${command}.`,
     );
-}
-
-/** Reads pieces from their start to their end, each as `unpackingOf` gives it. */
-export class WholePieceReader implements PieceReader {
-  private unpacking: Unpacking | undefined;
-  private readonly spare = Buffer.alloc(1);
-
-  constructor(
-    private readonly name: string,
-    private readonly unpackingOf: (piece: Piece) => Unpacking,
-  ) {}
-
-  begin(piece: Piece): void {
-    this.unpacking?.close();
-    this.unpacking = undefined;
-    this.unpacking = this.unpackingOf(piece);
-  }
-
-  fill(target: Uint8Array): void {
-    if (this.unpacking!.read(target) < target.length) throw this.wrongLength();
-  }
-
-  finish(): void {
-    if (this.unpacking!.read(this.spare) > 0) throw this.wrongLength();
-    this.unpacking!.close();
-    this.unpacking = undefined;
-  }
-
-  private wrongLength() {
-    return corrupt(`${this.name}: unpacks to another length than it should. Fetch or copy it again.`);
-  }
 }

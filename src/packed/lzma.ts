@@ -10,10 +10,11 @@ import { crc32 } from "node:zlib";
 import { type ByteSource, readFully } from "../bytes/byte-source.js";
 import { corrupt } from "../errors.js";
 import { keepContent } from "./kept-content.js";
-import { checkDictionary, LzmaData, WholePieceReader } from "./lzma-data.js";
+import { checkDictionary, LzmaData } from "./lzma-data.js";
 import { placeIn } from "./packed-input.js";
 import { type PackedFile, type Packing, type PieceWriter, pieceSize } from "./packing.js";
 import { largestPiece } from "./scratch.js";
+import { WholePieceReader } from "./whole-piece-reader.js";
 
 const HEADER = 13;
 /** lc 3, lp 0, pb 2: what every program uses, unless it is told otherwise. */

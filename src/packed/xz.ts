@@ -22,6 +22,7 @@ import { keepContent } from "./kept-content.js";
 import { damaged, PackedInput, placeIn, truncated } from "./packed-input.js";
 import type { PackedFile, Packing, Piece, PieceReader, PieceWriter } from "./packing.js";
 import { largestPiece } from "./scratch.js";
+import { WholePieceReader } from "./whole-piece-reader.js";
 
 const headerMagic = Buffer.from("fd377a585a00", "hex");
 const footerMagic = Buffer.from("YZ");
@@ -91,7 +92,7 @@ class XzFile implements PackedFile {
   }
 
   reader(): PieceReader {
-    return new XzReader(this.source);
+    return new WholePieceReader(this.name, (piece) => new BlockUnpacker(this.source, piece));
   }
 }
 
@@ -308,32 +309,5 @@ function checkFilters(source: ByteSource, position: number, unpadded: number): v
         `${name}: was packed with a dictionary of ${dictionary} bytes; Spindle takes up to ${settings.largestDictionary}. Unpack it with xz -d, or pack it with xz -9.`,
       );
     at += length;
-  }
-}
-
-class XzReader implements PieceReader {
-  private block: BlockUnpacker | undefined;
-  private readonly spare = Buffer.alloc(64);
-
-  constructor(private readonly source: ByteSource) {}
-
-  begin(piece: Piece): void {
-    this.block?.close();
-    this.block = undefined;
-    this.block = new BlockUnpacker(this.source, piece);
-  }
-
-  fill(target: Uint8Array): void {
-    if (this.block!.read(target) < target.length) throw this.wrongLength();
-  }
-
-  finish(): void {
-    if (this.block!.read(this.spare) > 0) throw this.wrongLength();
-    this.block!.close();
-    this.block = undefined;
-  }
-
-  private wrongLength() {
-    return corrupt(`${this.source.name}: an xz block doesn't unpack to the length that the index tells.`);
   }
 }
