@@ -195,7 +195,7 @@ const outside: readonly { readonly modules: readonly string[]; readonly from: re
   },
   {
     modules: ["koffi"],
-    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate", "bytes/libdeflate"],
+    from: ["libc", "bytes/bzip2", "bytes/lzma", "bytes/inflate", "bytes/libdeflate", "bytes/libgcrypt"],
     reason: "calls of the C library are in one file, and those of other libraries in one each",
   },
   { modules: ["@node-rs/argon2"], from: ["bytes/argon2"], reason: "keys are made of passwords in one place" },

@@ -26,6 +26,7 @@ has_package() {
     fuse3) command -v fusermount3 ;;
     libfuse2) ldconfig -p | grep -F 'libfuse.so.2 ' ;;
     libdeflate0) ldconfig -p | grep -F 'libdeflate.so.0 ' ;;
+    libgcrypt20) ldconfig -p | grep -F 'libgcrypt.so.20 ' ;;
     qemu-utils) command -v qemu-img ;;
     qemu-system-common) command -v qemu-storage-daemon ;;
     qemu-system-x86) command -v qemu-system-x86_64 ;;

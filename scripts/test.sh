@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 part=${1:-all}
 case "$part" in all | lint | unit | mount) ;; *) die "usage: scripts/test.sh [lint|unit|mount]" ;; esac
 
-need_packages fuse3 libfuse2 libdeflate0 fuse2fs exfat-fuse qemu-utils qemu-system-common qemu-system-x86 ovmf fdisk gdisk parted fio \
+need_packages fuse3 libfuse2 libdeflate0 libgcrypt20 fuse2fs exfat-fuse qemu-utils qemu-system-common qemu-system-x86 ovmf fdisk gdisk parted fio \
   e2fsprogs attr acl \
   libcap2-bin mtools dosfstools exfatprogs ntfs-3g squashfs-tools xorriso genisoimage udftools udfclient libarchive-tools \
   sleuthkit ewf-tools afflib-tools 7zip bximage cloop-utils wimtools bchunk partclone zstd lz4 xz-utils lzip plzip bzip2 lbzip2 pigz tabix \

@@ -1,6 +1,6 @@
 /** What LUKS 1 and 2 do alike with key slots: how much work they may ask for. It is to be hard to guess, and not to hang. */
-import { createHash } from "node:crypto";
 import { corrupt, type ImageError, unsupported } from "../errors.js";
+import type { Hash } from "./hash.js";
 
 /**
  * Most work that all key slots of a header may ask for together, in rounds of hashing, or in KiB of memory times passes over
@@ -11,8 +11,8 @@ import { corrupt, type ImageError, unsupported } from "../errors.js";
 export const mostWork = 2 ** 29;
 
 /** Of PBKDF2, which goes through its rounds for each hash that its result of `length` bytes consists of. */
-export const pbkdf2Work = (rounds: number, length: number, hash: string): number =>
-  rounds * Math.ceil(length / createHash(hash).digest().length);
+export const pbkdf2Work = (rounds: number, length: number, hash: Hash): number =>
+  rounds * Math.ceil(length / hash.length);
 
 /**
  * The key that the first of `slots` gives, of those for which there is work left; and the first of the others.

@@ -2,11 +2,12 @@
  * The header of LUKS version 1 ("LUKS On-Disk Format Specification" 1.2.3): up to eight key slots, each with a copy of the
  * one key of the data, encrypted with a key that is made of a password. All numbers are big-endian.
  */
-import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import { corrupt, ImageError, locked, unsupported } from "../errors.js";
 import { type ByteSource, readExactly } from "./byte-source.js";
+import { type Hash, hashNamed, whyNoHash } from "./hash.js";
 import { firstKey, mostWork, noSlots, pbkdf2Work, tooMuchWork } from "./luks-slots.js";
-import { makesKeys, mergeStripes } from "./luks-stripes.js";
+import { mergeStripes } from "./luks-stripes.js";
 import { type SectorCipher, sectorCipher } from "./sector-cipher.js";
 
 const sector = 512;
@@ -47,6 +48,7 @@ export class Luks1Header {
   /** `xts-plain64` and the like. */
   readonly mode: string;
   readonly hash: string;
+  private readonly hashing: Hash;
   readonly uuid: string;
   /** Where the data begin, in bytes; a container of QEMU's has its own place for them. */
   readonly payload: number;
@@ -84,8 +86,9 @@ export class Luks1Header {
     this.digestRounds = bytes.readUInt32BE(164);
     if (this.keyLength < 1 || this.keyLength > longestKey)
       throw damaged(`it tells of a key of ${this.keyLength} bytes`);
-    if (!makesKeys(this.hash))
-      throw unsupported(`${name}: makes its keys with the hash ${this.hash}, which Spindle doesn't know.`);
+    const hashing = hashNamed(this.hash);
+    if (!hashing) throw unsupported(`${name}: makes its keys with the hash ${this.hash}, ${whyNoHash(this.hash)}.`);
+    this.hashing = hashing;
     const slots: KeySlot[] = [];
     const places: Place[] = [];
     for (let number = 0; number < 8; number++) {
@@ -158,8 +161,8 @@ export class Luks1Header {
   }
 
   private workOf({ rounds }: KeySlot): number {
-    const { keyLength, digest, digestRounds, hash } = this;
-    return pbkdf2Work(rounds, keyLength, hash) + pbkdf2Work(digestRounds, digest.length, hash);
+    const { keyLength, digest, digestRounds, hashing } = this;
+    return pbkdf2Work(rounds, keyLength, hashing) + pbkdf2Work(digestRounds, digest.length, hashing);
   }
 
   private tooMuch({ number, rounds }: KeySlot): ImageError {
@@ -167,13 +170,13 @@ export class Luks1Header {
   }
 
   private try(slot: KeySlot, password: Uint8Array): Uint8Array | undefined {
-    const cipher = this.cipherOf(pbkdf2Sync(password, slot.salt, slot.rounds, this.keyLength, this.hash));
+    const cipher = this.cipherOf(this.hashing.pbkdf2(password, slot.salt, slot.rounds, this.keyLength));
     const length = Math.ceil((this.keyLength * stripes) / sector) * sector;
     const material = Buffer.alloc(length);
     readExactly(this.source, slot.position, Math.min(length, this.source.size - slot.position), "a key").copy(material);
     cipher.decrypt(material, 0);
-    const key = mergeStripes(material, this.keyLength, stripes, this.hash);
-    const digest = pbkdf2Sync(key, this.digestSalt, this.digestRounds, this.digest.length, this.hash);
+    const key = mergeStripes(material, this.keyLength, stripes, this.hashing);
+    const digest = this.hashing.pbkdf2(key, this.digestSalt, this.digestRounds, this.digest.length);
     return timingSafeEqual(digest, this.digest) ? key : undefined;
   }
 }

@@ -62,7 +62,12 @@ test("any stretch of decrypted sectors can be read, up to the last whole one", (
 });
 
 test("ciphers and modes that aren't known are refused in words", (t) => {
-  t.throws(() => sectorCipher("twofish", "xts-plain64", key), { message: /twofish/ });
+  t.throws(() => sectorCipher("cast6", "xts-plain64", key), {
+    message: /encrypted with cast6, and Spindle decrypts aes, /,
+  });
+  t.throws(() => sectorCipher("constructor", "xts-plain64", key), { message: /encrypted with constructor/ });
+  t.throws(() => sectorCipher("aes", "cbc-essiv:shake256", key.subarray(0, 32)), { message: /the hash shake256/ });
+  t.throws(() => sectorCipher("twofish", "xts-plain64", key.subarray(0, 48)), { message: /twofish with a key of 192/ });
   t.throws(() => sectorCipher("aes", "lrw-benbi", key.subarray(0, 32)), { message: /the mode lrw-benbi/ });
   t.throws(() => sectorCipher("aes", "cbc-benbi", key.subarray(0, 32)), { message: /the mode cbc-benbi/ });
   t.throws(() => sectorCipher("aes", "cbc-essiv:sha1", key.subarray(0, 32)), { message: /sha1 makes no key/ });

@@ -1,15 +1,14 @@
 /**
  * Decryption of disks sector by sector, each with an initialisation vector of its own, as dm-crypt, QEMU and LUKS do it.
- * The block cipher is OpenSSL's. Its modes take one vector a call, and a call for each 512 bytes is what would take the
- * time: here a whole read is one call, and what makes each sector its own is put in before and after.
+ * The libraries' modes take one vector a call, and a call for each 512 bytes is what would take the time: here a whole read
+ * is one call, and what makes each sector its own is put in before and after.
  */
-import { createCipheriv, createDecipheriv, createHash, getHashes } from "node:crypto";
 import { unsupported } from "../errors.js";
+import { type BlockCipher, block, blockCipher } from "./block-cipher.js";
+import { hashNamed, whyNoHash } from "./hash.js";
 
 /** Bytes of a sector, whatever the disk's own are, unless a volume tells that it was encrypted in larger ones. */
 export const cipherSector = 512;
-/** Bytes of a block of AES. */
-const block = 16;
 
 export interface SectorCipher {
   /** Bytes that are encrypted with one vector: a power of two, at least 512. */
@@ -22,7 +21,7 @@ export interface SectorCipher {
 }
 
 /**
- * @param cipher `aes`, and `cipher_null`, which changes nothing; no other is in the OpenSSL that comes with Node.
+ * @param cipher `aes` and others that `blockCipher` knows, and `cipher_null`, which changes nothing
  * @param mode as LUKS writes it: `xts-plain64`, `cbc-essiv:sha256`, `cbc-plain`, `ecb`.
  * @param sectorSize bytes that are encrypted with one vector: a power of two, at least 512
  * @throws ImageError `unsupported`, without a file's name.
@@ -35,21 +34,22 @@ export function sectorCipher(
 ): SectorCipher {
   const [chaining = "", vectors = "", hash = ""] = mode.split(/[-:]/);
   if (cipher === "cipher_null") return { sectorSize, decrypt: () => {} };
-  if (cipher !== "aes") throw unsupported(`it is encrypted with ${cipher}, and Spindle decrypts AES only`);
-  const bits = (key.length * 8) / (chaining === "xts" ? 2 : 1);
-  if (![128, 192, 256].includes(bits)) throw unsupported(`it is encrypted by AES with a key of ${bits} bits`);
-  if (chaining === "ecb") return { sectorSize, decrypt: (bytes) => bytes.set(ecb(key, bytes, false)) };
+  // XTS has two keys, of the data and of the vectors.
+  const [own, second] = chaining === "xts" ? halves(key) : [key];
+  const data = blockCipher(cipher, own);
+  if (chaining === "ecb") return { sectorSize, decrypt: (bytes) => bytes.set(data.ecb(bytes, false)) };
+  const made = (): Vectors => vectorMaker(mode, vectors, hash, { cipher, key, sectorSize });
   if (chaining === "xts") {
-    const [first, second] = [key.subarray(0, key.length / 2), key.subarray(key.length / 2)];
-    const ivs = vectorMaker(mode, vectors, hash, first, sectorSize);
+    const ivs = made();
+    const tweaks = blockCipher(cipher, second!);
     const decrypt = (bytes: Uint8Array, sector: number) =>
-      decryptXts(bytes, first, ecb(second, ivs(sector, bytes.length / sectorSize), true), sectorSize);
+      decryptXts(bytes, data, tweaks.ecb(ivs(sector, bytes.length / sectorSize), true), sectorSize);
     return { sectorSize, decrypt };
   }
   if (chaining === "cbc") {
-    const ivs = vectorMaker(mode, vectors, hash, key, sectorSize);
+    const ivs = made();
     const decrypt = (bytes: Uint8Array, sector: number) =>
-      decryptCbc(bytes, key, ivs(sector, bytes.length / sectorSize), sectorSize);
+      decryptCbc(bytes, data, ivs(sector, bytes.length / sectorSize), sectorSize);
     return { sectorSize, decrypt };
   }
   throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
@@ -58,7 +58,13 @@ export function sectorCipher(
 /** Initialisation vectors of sectors that follow each other, 16 bytes each. */
 type Vectors = (first: number, count: number) => Buffer;
 
-function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Array, sectorSize: number): Vectors {
+interface Keyed {
+  readonly cipher: string;
+  readonly key: Uint8Array;
+  readonly sectorSize: number;
+}
+
+function vectorMaker(mode: string, vectors: string, hash: string, { cipher, key, sectorSize }: Keyed): Vectors {
   const step = sectorSize / cipherSector;
   const counted: Vectors = (first, count) => {
     const all = Buffer.alloc(count * block);
@@ -72,14 +78,23 @@ function vectorMaker(mode: string, vectors: string, hash: string, key: Uint8Arra
   if (vectors === "plain" || vectors === "plain64") return counted;
   // As dm-crypt has it for BitLocker: counted in the volume's own sectors, and positions in bytes, encrypted.
   if (vectors === "large64") return (first, count) => numbers(first / step, count, 1);
-  if (vectors === "eboiv") return (first, count) => ecb(key, numbers(first * cipherSector, count, sectorSize), true);
-  if (vectors !== "essiv" || !getHashes().includes(hash))
-    throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
-  const salt = createHash(hash).update(key).digest();
-  if (![16, 24, 32].includes(salt.length))
-    throw unsupported(`it is encrypted in the mode ${mode}: ${hash} makes no key for AES`);
-  return (first, count) => ecb(salt, counted(first, count), true);
+  if (vectors === "eboiv") {
+    const positions = blockCipher(cipher, key);
+    return (first, count) => positions.ecb(numbers(first * cipherSector, count, sectorSize), true);
+  }
+  if (vectors !== "essiv") throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
+  const hashing = hashNamed(hash);
+  if (!hashing) throw unsupported(`it is encrypted in the mode ${mode}, with the hash ${hash}, ${whyNoHash(hash)}`);
+  if (![16, 24, 32].includes(hashing.length))
+    throw unsupported(`it is encrypted in the mode ${mode}: ${hash} makes no key for ${cipher}`);
+  const salted = blockCipher(cipher, hashing.digest(key));
+  return (first, count) => salted.ecb(counted(first, count), true);
 }
+
+const halves = (key: Uint8Array): [Uint8Array, Uint8Array] => [
+  key.subarray(0, key.length / 2),
+  key.subarray(key.length / 2),
+];
 
 /** `first`, `first + step` and so on, each as a vector: 128 bits, little-endian. */
 export function numbers(first: number, count: number, step: number): Buffer {
@@ -91,18 +106,9 @@ export function numbers(first: number, count: number, step: number): Buffer {
   return all;
 }
 
-/** AES of every block by itself. */
-export function ecb(key: Uint8Array, bytes: Uint8Array, encrypt: boolean): Buffer {
-  const cipher = (encrypt ? createCipheriv : createDecipheriv)(`aes-${key.length * 8}-ecb`, key, null);
-  cipher.setAutoPadding(false);
-  return cipher.update(bytes);
-}
-
 /** CBC of all sectors as if they were one: the first block of each then lacks its own vector and has another's end. */
-function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer, sectorSize: number): void {
-  const cipher = createDecipheriv(`aes-${key.length * 8}-cbc`, key, ivs.subarray(0, block));
-  cipher.setAutoPadding(false);
-  const plain = cipher.update(bytes);
+function decryptCbc(bytes: Uint8Array, cipher: BlockCipher, ivs: Buffer, sectorSize: number): void {
+  const plain = cipher.decryptCbc(bytes, ivs.subarray(0, block));
   for (let at = sectorSize, iv = block; at < bytes.length; at += sectorSize, iv += block)
     for (let nth = 0; nth < block; nth++) plain[at + nth]! ^= bytes[at - block + nth]! ^ ivs[iv + nth]!;
   bytes.set(plain);
@@ -112,7 +118,7 @@ function decryptCbc(bytes: Uint8Array, key: Uint8Array, ivs: Buffer, sectorSize:
  * XTS (IEEE 1619): each block is masked, decrypted and masked again; the first mask of a sector is its encrypted vector
  * (`tweaks`), and each further one the double of that before it in the field of 2^128.
  */
-function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer, sectorSize: number): void {
+function decryptXts(bytes: Uint8Array, cipher: BlockCipher, tweaks: Buffer, sectorSize: number): void {
   const words = bytes.length / 4;
   const masks = new Uint32Array(words);
   for (let sector = 0, at = 0; at < words; sector += block) {
@@ -139,7 +145,7 @@ function decryptXts(bytes: Uint8Array, key: Uint8Array, tweaks: Buffer, sectorSi
   const copied = new Uint8Array(copy.buffer);
   copied.set(bytes);
   for (let at = 0; at < words; at++) copy[at]! ^= masks[at]!;
-  copied.set(ecb(key, copied, false));
+  copied.set(cipher.ecb(copied, false));
   for (let at = 0; at < words; at++) copy[at]! ^= masks[at]!;
   bytes.set(copied);
 }

@@ -70,6 +70,21 @@ for (const [format, options, kind] of [
   ],
   ["qcow2", `${luks},encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain`, "aes-cbc-plain"],
   ["qcow2", `${luks},encrypt.cipher-mode=ecb`, "aes-ecb"],
+  ["qcow2", `${luks},encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256`, "aes-xts-essiv:sha256"],
+  ["qcow2", `${luks},encrypt.cipher-alg=serpent-256`, "serpent-xts-plain64"],
+  ["qcow2", `${luks},encrypt.cipher-alg=serpent-192`, "serpent-xts-plain64"],
+  ["qcow2", `${luks},encrypt.cipher-alg=twofish-128,encrypt.cipher-mode=ecb`, "twofish-ecb"],
+  [
+    "qcow2",
+    `${luks},encrypt.cipher-alg=serpent-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain64`,
+    "serpent-cbc-plain64",
+  ],
+  ["qcow2", `${luks},encrypt.cipher-alg=twofish-128`, "twofish-xts-plain64"],
+  [
+    "qcow2",
+    `${luks},encrypt.cipher-alg=twofish-256,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256`,
+    "twofish-cbc-essiv:sha256",
+  ],
   ["qcow2", `${luks},extended_l2=on`, "aes-xts-plain64"],
   ["qcow2", `${luks},compat=0.10`, "aes-xts-plain64"],
   ["qcow2", "encrypt.format=aes", "AES"],
@@ -122,8 +137,8 @@ test("an encrypted image over another, and a snapshot within it", (t) => {
 test("a cipher and a version that aren't known are refused in words", (t) => {
   if (!needsQemu(t)) return;
   const path = testFolder(t);
-  make(path, "a", "qcow2", `${luks},encrypt.cipher-alg=serpent-256`);
-  isRefused(t, "unsupported", { path: path("a"), password }, path("a"), "serpent", "qemu-img convert");
+  make(path, "a", "qcow2", `${luks},encrypt.cipher-alg=cast5-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain64`);
+  isRefused(t, "unsupported", { path: path("a"), password }, path("a"), "encrypted with cast5", "qemu-img convert");
 });
 
 /** Where a key slot keeps what, in the LUKS header; the slots begin at byte 208. */

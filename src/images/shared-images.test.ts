@@ -14,16 +14,14 @@ const belongings: Record<string, readonly string[]> = {
 
 /** What isn't opened: of an encrypted volume the index tells what it decrypts to. */
 const encrypted = /^(bitlocker|corestorage)/;
-/** OpenSSL 3 keeps that hash among its legacy algorithms, which Node leaves out. */
-const unknownHash = /whirlpool/;
 /** Of those that are raw the hash proves little and hashing takes long: small ones do. */
 const largestRaw = 4 << 20;
 /** A disk larger than this is compared in its format's own test, passing what is a hole to all. */
 const largest = 2 ** 31;
 
-const rows = sharedRows().filter(({ file, container, raw_sha256, raw_size, class: kind }) => {
+const rows = sharedRows().filter(({ container, raw_sha256, raw_size, class: kind }) => {
   if (raw_sha256 === "" || encrypted.test(container!) || Number(raw_size) > largest) return false;
-  if (container === "raw?" || kind === "corrupt" || unknownHash.test(file!) || Number(raw_size) === 0) return false;
+  if (container === "raw?" || kind === "corrupt" || Number(raw_size) === 0) return false;
   return container !== "raw" || Number(raw_size) <= largestRaw;
 });
 if (rows.length === 0)

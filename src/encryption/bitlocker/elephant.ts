@@ -2,7 +2,8 @@
  * The cipher of Windows Vista and 7: AES-CBC, around which a "diffuser" makes each bit of a sector depend on all others
  * (Niels Ferguson, "AES-CBC + Elephant diffuser", 2006, with its names). It has no key; a key of each sector is put in last.
  */
-import { cipherSector, ecb, numbers, type SectorCipher, sectorCipher } from "../../bytes/sector-cipher.js";
+import { blockCipher } from "../../bytes/block-cipher.js";
+import { cipherSector, numbers, type SectorCipher, sectorCipher } from "../../bytes/sector-cipher.js";
 
 /** @param key of AES-CBC. @param tweak the key of which the sectors' keys are made; as long */
 export function elephant(key: Uint8Array, tweak: Uint8Array, sectorSize: number): SectorCipher {
@@ -35,7 +36,7 @@ function sectorKeys(tweak: Uint8Array, position: number, count: number, sectorSi
     positions.copy(plain, nth * 32 + 16, nth * 16, nth * 16 + 16);
     plain[nth * 32 + 31] = 0x80;
   }
-  const keys = ecb(tweak, plain, true);
+  const keys = blockCipher("aes", tweak).ecb(plain, true);
   return Int32Array.from({ length: count * 8 }, (_, nth) => keys.readInt32LE(nth * 4));
 }
 

@@ -1,5 +1,5 @@
 /** A volume of LUKS version 2: its key found with a password, and its data decrypted. */
-import { pbkdf2Sync, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import { argon2 } from "../../bytes/argon2.js";
 import { type ByteSource, readExactly, Slice } from "../../bytes/byte-source.js";
 import { DecryptedSource } from "../../bytes/decrypted.js";
@@ -137,11 +137,11 @@ function keyIn(source: ByteSource, slot: KeySlot, digest: Digest, password: Uint
   cipher.decrypt(material, 0);
   const key = mergeStripes(material, keyLength, stripes, slot.stripeHash);
   const { salt, rounds, value, hash } = digest;
-  return timingSafeEqual(pbkdf2Sync(key, salt, rounds, value.length, hash), value) ? key : undefined;
+  return timingSafeEqual(hash.pbkdf2(key, salt, rounds, value.length), value) ? key : undefined;
 }
 
 function keyOf(name: string, { making, ownKeyLength }: KeySlot, password: Uint8Array): Uint8Array {
-  if (making.kind === "pbkdf2") return pbkdf2Sync(password, making.salt, making.rounds, ownKeyLength, making.hash);
+  if (making.kind === "pbkdf2") return making.hash.pbkdf2(password, making.salt, making.rounds, ownKeyLength);
   try {
     return argon2(password, making.salt, ownKeyLength, making);
   } catch (error) {

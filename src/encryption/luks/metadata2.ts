@@ -4,7 +4,7 @@
  * encrypted with keys that are made of passwords (keyslots).
  */
 import type { Argon2Costs } from "../../bytes/argon2.js";
-import { makesKeys } from "../../bytes/luks-stripes.js";
+import { type Hash, hashNamed, whyNoHash } from "../../bytes/hash.js";
 import { corrupt, unsupported } from "../../errors.js";
 import { Fields } from "./fields2.js";
 import type { Header2 } from "./header2.js";
@@ -26,14 +26,14 @@ export interface Segment extends Cipher {
 }
 
 export interface Digest {
-  readonly hash: string;
+  readonly hash: Hash;
   readonly rounds: number;
   readonly salt: Buffer;
   readonly value: Buffer;
 }
 
 export type KeyMaking = { readonly salt: Buffer } & (
-  | { readonly kind: "pbkdf2"; readonly hash: string; readonly rounds: number }
+  | { readonly kind: "pbkdf2"; readonly hash: Hash; readonly rounds: number }
   | Argon2Costs
 );
 
@@ -46,7 +46,7 @@ export interface KeySlot extends Cipher {
   readonly ownKeyLength: number;
   readonly position: number;
   readonly stripes: number;
-  readonly stripeHash: string;
+  readonly stripeHash: Hash;
   readonly making: KeyMaking;
 }
 
@@ -149,9 +149,10 @@ function readDigest(fields: Fields, refuse: Refuse): Digest {
   };
 }
 
-function hashOf(fields: Fields, refuse: Refuse): string {
-  const hash = fields.text("hash");
-  if (!makesKeys(hash)) throw refuse(`makes its keys with the hash ${hash}, which Spindle doesn't know.`);
+function hashOf(fields: Fields, refuse: Refuse): Hash {
+  const name = fields.text("hash");
+  const hash = hashNamed(name);
+  if (!hash) throw refuse(`makes its keys with the hash ${name}, ${whyNoHash(name)}.`);
   return hash;
 }
 
