@@ -2,6 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSy
 import { system, usage } from "../errors.js";
 import { ENXIO, errno, fadvise, lseek, POSIX_FADV_WILLNEED, SEEK_DATA, SEEK_END, SEEK_HOLE } from "../libc.js";
 import type { ByteSource, Extent } from "./byte-source.js";
+import { Ranges } from "./ranges.js";
 
 export type FileKind = "file" | "block device" | "character device";
 
@@ -17,10 +18,11 @@ export class FileSource implements ByteSource {
     return this.modified;
   }
 
-  /** The last extent found: neighbours are asked for one after another. */
-  private extentStart = 0;
-  private extentEnd = 0;
-  private extentHole = false;
+  /** The last hole found. No other is remembered: should somebody write into the file, a hole would hide it. */
+  private holeStart = 0;
+  private holeEnd = 0;
+  /** What isn't a hole. To be asked where one ends takes milliseconds where the filesystem looks page by page (tmpfs). */
+  private readonly data = new Ranges();
   private tellsHoles: boolean;
 
   private constructor(
@@ -76,8 +78,9 @@ export class FileSource implements ByteSource {
 
   /** The hole or the data at `position`. Filesystems and devices that don't tell holes answer `data` for all. */
   extentAt(position: number): Extent {
-    if (position >= this.extentStart && position < this.extentEnd)
-      return { hole: this.extentHole, length: this.extentEnd - position };
+    if (position >= this.holeStart && position < this.holeEnd) return { hole: true, length: this.holeEnd - position };
+    const known = this.data.lengthAt(position);
+    if (known > 0) return { hole: false, length: known };
     if (!this.tellsHoles) return { hole: false, length: this.size - position };
     const data = lseek(this.fd, position, SEEK_DATA);
     if (data < 0 && errno() !== ENXIO) {
@@ -90,19 +93,15 @@ export class FileSource implements ByteSource {
         `${this.name}: reading at byte ${position}`,
         new Error(`it was ${this.size} bytes long when it was opened and is shorter now: it shrank while it was read`),
       );
-    this.extentStart = position;
-    if (data < 0 || data >= this.size) {
-      this.extentHole = true;
-      this.extentEnd = this.size;
-    } else if (data > position) {
-      this.extentHole = true;
-      this.extentEnd = data;
-    } else {
-      const hole = lseek(this.fd, position, SEEK_HOLE);
-      this.extentHole = false;
-      this.extentEnd = hole > position && hole < this.size ? hole : this.size;
+    if (data !== position) {
+      this.holeStart = position;
+      this.holeEnd = data < 0 ? this.size : Math.min(data, this.size);
+      return { hole: true, length: this.holeEnd - position };
     }
-    return { hole: this.extentHole, length: this.extentEnd - position };
+    const hole = lseek(this.fd, position, SEEK_HOLE);
+    const end = hole > position && hole < this.size ? hole : this.size;
+    this.data.add(position, end);
+    return { hole: false, length: end - position };
   }
 
   close(): void {
