@@ -74,6 +74,23 @@ export function fadvise(fd: number, position: number, length: number, advice: nu
   if (process.platform === "linux") posixFadvise(fd, position, length, advice);
 }
 
+const pollCall = lazy<(descriptors: Uint8Array, count: number, milliseconds: number) => number>(
+  "int poll(void *, unsigned long, int)",
+);
+const POLLIN = 1;
+
+/** poll(2) of one descriptor: a function that tells whether it can be read from, or has ended, without waiting. */
+export function readable(fd: number): () => boolean {
+  // struct pollfd: the descriptor, what is asked for, what is there.
+  const descriptors = Buffer.alloc(8);
+  descriptors.writeInt32LE(fd, 0);
+  descriptors.writeInt16LE(POLLIN, 4);
+  return () => pollCall(descriptors, 1, 0) !== 0;
+}
+
+/** sched_yield(2): another thread runs, if one wants this one's processor. */
+export const yieldProcessor = lazy<() => number>("int sched_yield(void)");
+
 /** setsid(2). Returns -1 on failure. */
 export const setsid = lazy<() => number>("int setsid(void)");
 

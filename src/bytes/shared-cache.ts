@@ -74,6 +74,8 @@ export class SharedChunkCache implements ChunkCache {
   private sources = 0;
   /** Whether this thread unpacks what nobody has asked for yet: it should rather fail than wait. */
   isAhead = false;
+  /** Called before what may take a millisecond or more: unpacking a chunk for somebody who waits, and waiting for it. */
+  beforeLong: () => void = () => {};
   /** Whether what is read now stays in the kernel's page cache, so that it isn't asked for again. */
   isKept = false;
   /** Records of slots whose chunks were given whole, with the states they had: the latest ones, in a ring. */
@@ -202,6 +204,7 @@ export class SharedChunkCache implements ChunkCache {
       lock.release();
       if (filler === this.worker) throw new Error(`${packed.name}: unpacking chunk ${chunk} reads chunk ${chunk}`);
       if (!waited) this.tallies[WAITS]!++;
+      this.beforeLong();
       Atomics.wait(words, record + STATE, state);
     }
     if (this.isKept && record !== 0 && Atomics.add(words, directory.given(record), count) + count >= length)
@@ -271,6 +274,7 @@ export class SharedChunkCache implements ChunkCache {
       return;
     }
     const slot = (record - directory.firstRecord) / RECORD;
+    this.beforeLong();
     this.unpackInto(record, packed, chunk, length);
     lock.acquire();
     directory.ready(record);

@@ -234,6 +234,19 @@ export class Request {
     return this.words[(header.fields.unique >> 2) + 1];
   }
 
+  /** The number of the thread that asks; 0 where the server can't know it (another PID namespace, the kernel itself). */
+  get asker(): number {
+    return this.words[header.fields.pid >> 2];
+  }
+
+  /** What a READ or a WRITE moves; 0 of other requests. */
+  get bytesToMove(): number {
+    const { opcode } = this;
+    // The size is in the same place of both.
+    if (opcode !== opcodes.READ && opcode !== opcodes.WRITE) return 0;
+    return this.words[(header.size + structures.fuse_read_in.fields.size) >> 2];
+  }
+
   get isRoot(): boolean {
     const at = header.fields.nodeid >> 2;
     return this.words[at] === ROOT_NODE && this.words[at + 1] === 0;

@@ -1,6 +1,7 @@
 /** The loop of a worker: a request from the descriptor, its answer to the descriptor, until the mount is gone. */
 import { readSync, writeSync } from "node:fs";
 import { errno } from "../errno.js";
+import { Arrivals } from "./arrivals.js";
 import { LATER, NO_REPLY, type Session } from "./handlers.js";
 import { opcodes, type Reply, type Request } from "./protocol.js";
 import type { WorkerState } from "./state.js";
@@ -12,6 +13,12 @@ import type { WorkerState } from "./state.js";
 const again = new Set(["EINTR", "EAGAIN", "ENOENT"]);
 /** The mount is gone; the second is what the kernel says after an abort. */
 const gone = new Set(["ENODEV", "ECONNABORTED"]);
+
+/** What has to wait for a device, or walks through much. */
+const long = new Set<number>([opcodes.FSYNC, opcodes.FALLOCATE, opcodes.LSEEK]);
+
+/** Bytes that take so long to copy that another worker is woken sooner. */
+const LARGE = 128 * 1024;
 
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code ?? "";
 
@@ -31,12 +38,17 @@ export function serve(
   state: WorkerState,
   defer: Defer,
 ): void {
+  const arrivals = new Arrivals(fd);
   state.free();
   for (;;) {
     state.rest();
+    arrivals.await(state.isAlone);
     const length = receive(fd, request);
     if (length === 0) return;
+    arrivals.came();
+    state.press(arrivals.waited, request.asker, request.bytesToMove >= LARGE);
     state.hear();
+    if (long.has(request.opcode)) state.lend();
     const { uniqueLow, uniqueHigh } = request;
     state.hold(uniqueLow, uniqueHigh);
     const result = session.answer(request, reply);
@@ -44,6 +56,7 @@ export function serve(
     if (result === LATER) defer(request.bytes.subarray(0, length), session.awaited);
     else if (!send(fd, session, request, reply, result, state)) return;
     state.release();
+    arrivals.replied();
     session.chunks?.afterRequest(state);
   }
 }

@@ -1,104 +1,155 @@
 import { Worker, type WorkerOptions } from "node:worker_threads";
-import test from "ava";
-import { createState, Overview, WorkerState } from "./state.js";
+import test, { type ExecutionContext } from "ava";
+import { createState, Overview, type SharedState, WorkerState } from "./state.js";
 
-const awake = (state: ReturnType<typeof createState>) => new Int32Array(state.orders)[1];
+const word = (state: SharedState, at: number) => new Int32Array(state.orders)[at];
+const wanted = (state: SharedState) => word(state, 1);
+const listening = (state: SharedState) => word(state, 2);
+const standingBy = (state: SharedState) => word(state, 6);
 
-/** Workers that have begun to listen, as many as are awake. */
-function crew(count: number) {
+/** Workers of which none does anything yet, and who stands by for this thread, which can't. */
+function crew(count: number, ...listeners: number[]) {
   const state = createState(count);
   const workers = Array.from({ length: count }, (_, number) => new WorkerState(state, number));
-  for (const worker of workers.slice(0, awake(state))) {
-    worker.free();
-    worker.rest();
-  }
+  for (const number of listeners) workers[number]!.free();
   return { state, workers };
 }
 
-test("one reader's requests keep two workers awake, however many there are", (t) => {
-  const { state, workers } = crew(8);
-  workers[0]!.hear();
-  for (let request = 0; request < 10_000; request++) {
-    const [answers, hears] = request % 2 === 0 ? [workers[0]!, workers[1]!] : [workers[1]!, workers[0]!];
-    answers.free();
-    // The reader has its reply and asks on before the one who answered is back from sending it.
-    hears.hear();
-    answers.rest();
-  }
-  t.is(awake(state), 2);
-});
+const url = new URL("./state.js", import.meta.url).href;
 
-test("when all that are awake are busy another is woken, up to the last", (t) => {
-  const { state, workers } = crew(4);
-  workers[0]!.hear();
-  t.is(awake(state), 2, "one listens still");
-  workers[1]!.hear();
-  t.is(awake(state), 3);
-  for (const number of [2, 3]) {
-    workers[number]!.free();
-    workers[number]!.rest();
-    workers[number]!.hear();
-    t.is(awake(state), 4);
-  }
-});
-
-test("the last worker goes to sleep when two others have listened for long, and comes when it is needed", async (t) => {
-  const state = createState(3);
-  const [one, two, three] = [0, 1, 2].map((number) => new WorkerState(state, number)) as [
-    WorkerState,
-    WorkerState,
-    WorkerState,
-  ];
-  one.free();
-  one.hear();
-  t.is(awake(state), 3);
-  for (const worker of [one, two, three]) worker.free();
-  for (let request = 0; request < 511; request++) {
-    three.rest();
-    three.hear();
-    three.free();
-  }
-  t.is(awake(state), 3);
-  // The next time it would sleep: a thread that does it tells when it is awake again.
-  const url = new URL("./state.js", import.meta.url).href;
-  const sleeper = new Worker(
+/** A thread that is the worker of a number and does what `text` says, with `own`, its state, and `say`. */
+function thread(t: ExecutionContext, state: SharedState, number: number, text: string) {
+  const said: string[] = [];
+  const worker = new Worker(
     `import { parentPort, workerData } from "node:worker_threads"; import { WorkerState } from "${url}";
-     const own = new WorkerState(workerData, 2); parentPort.postMessage("begins");
-     for (let request = 0; request < 512; request++) { own.rest(); own.hear(); own.free(); }
-     parentPort.postMessage("slept");`,
+     const own = new WorkerState(workerData, ${number}); const say = (word) => parentPort.postMessage(word);
+     ${text}`,
     { eval: true, workerData: state, execArgv: ["--input-type=module"] } as WorkerOptions,
   );
-  const said: string[] = [];
-  sleeper.on("message", (word: string) => said.push(word));
-  const ended = new Promise((done) => sleeper.on("exit", done));
-  while (awake(state) !== 2) await new Promise((done) => setTimeout(done, 5));
-  t.deepEqual(said, ["begins"]);
+  worker.on("message", (word: string) => said.push(word));
+  const ended = new Promise((done) => worker.on("exit", done));
+  t.teardown(() => worker.terminate());
+  return { said, ended, dies: () => worker.terminate() };
+}
+
+async function until(t: ExecutionContext, what: string, isSo: () => boolean): Promise<void> {
+  for (let tries = 0; !isSo(); tries++) {
+    if (tries > 4000) return t.fail(`never: ${what}`);
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}
+
+const stands = "own.free(); say('rests'); own.rest(); say('listens');";
+
+test("one worker listens to one reader, and the others stand by, however many there are", async (t) => {
+  const { state, workers } = crew(4, 0);
+  const others = [1, 2, 3].map((number) => thread(t, state, number, stands));
+  await until(t, "all stand by", () => standingBy(state) === 3);
+  const [one] = workers as [WorkerState];
+  for (let request = 0; request < 10_000; request++) {
+    one.press(true, 7, false);
+    one.hear();
+    one.hold(request, 0);
+    one.free();
+    one.rest();
+  }
+  t.true(one.isAlone);
+  t.is(listening(state), 1);
+  t.is(standingBy(state), 3);
+  one.end();
+  await Promise.all(others.map(({ ended }) => ended));
+  for (const { said } of others) t.deepEqual(said, ["rests", "listens"]);
+});
+
+test("who is about to do something long has another listen, unless one does", async (t) => {
+  const { state, workers } = crew(2, 0);
+  const other = thread(t, state, 1, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
+  const [one] = workers as [WorkerState];
+  one.lend();
+  t.is(standingBy(state), 1, "this one listens");
   one.hear();
-  two.hear();
-  await ended;
-  t.deepEqual(said, ["begins", "slept"]);
+  one.lend();
+  await other.ended;
+  t.deepEqual(other.said, ["rests", "listens"]);
+  t.is(listening(state), 1);
 });
 
-test("a crew of one listens alone", (t) => {
-  const { state, workers } = crew(1);
+test("a request that takes long without having said so is not waited for", async (t) => {
+  const { state, workers } = crew(2, 0);
+  const other = thread(t, state, 1, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
   workers[0]!.hear();
-  t.is(awake(state), 1);
+  workers[0]!.hold(1, 0);
+  // Nobody is called: the one that stands by sees it.
+  await other.ended;
+  t.is(listening(state), 1);
 });
 
-test("the end of one worker wakes all", (t) => {
-  const { state, workers } = crew(6);
+test("who stands by sleeps when there are no requests, and looks again when there are", async (t) => {
+  const { state, workers } = crew(2, 0);
+  const other = thread(t, state, 1, stands);
+  await until(t, "it sleeps", () => word(state, 7) === 1);
+  t.is(standingBy(state), 1);
+  workers[0]!.hear();
+  workers[0]!.hold(1, 0);
+  t.is(word(state, 7), 0);
+  await other.ended;
+  t.is(listening(state), 1);
+});
+
+test("requests of several readers that wait are heard by more workers, up to all, until nobody waits", async (t) => {
+  const { state, workers } = crew(3, 0);
+  const [one] = workers as [WorkerState];
+  const press = (times: number, waited: boolean, asker: (nth: number) => number, isLarge = false) => {
+    for (let nth = 0; nth < times; nth++) one.press(waited, asker(nth), isLarge);
+  };
+  press(1000, true, () => 5);
+  t.is(wanted(state), 1, "all of one reader");
+  press(1000, false, (nth) => nth);
+  t.is(wanted(state), 1, "none had to wait");
+  press(64, true, (nth) => nth);
+  t.is(wanted(state), 2);
+  t.false(one.isAlone);
+  press(64, true, () => 5, true);
+  t.is(wanted(state), 3, "pieces of a large read");
+  press(1000, true, (nth) => nth);
+  t.is(wanted(state), 3, "there are no more");
+  // All three listen before each request.
+  for (const worker of workers.slice(1)) worker.free();
+  for (let request = 0; request < 511; request++) one.rest();
+  t.is(wanted(state), 3);
+  const last = thread(t, state, 0, "say('rests'); for (let n = 0; n < 600; n++) own.rest(); say('listens');");
+  await until(t, "one stands by", () => standingBy(state) === 1);
+  t.deepEqual([wanted(state), listening(state)], [2, 2]);
+  one.end();
+  await last.ended;
+});
+
+test("the end of one worker has all listen", (t) => {
+  const { state, workers } = crew(6, 0);
   workers[1]!.end();
-  t.is(awake(state), 6);
+  t.is(wanted(state), 6);
+});
+
+test("when the only one that listened dies, another does", async (t) => {
+  const { state } = crew(2, 0);
+  const other = thread(t, state, 1, stands);
+  await until(t, "it sleeps", () => word(state, 7) === 1);
+  new Overview(state).takeHeld(0);
+  await other.ended;
+  t.is(listening(state), 1);
 });
 
 test("one worker at a time unpacks ahead, while another listens; when it dies, another may", (t) => {
-  const { state, workers } = crew(4);
+  const { state, workers } = crew(4, 0, 1);
   const [one, two] = workers as [WorkerState, WorkerState];
   t.true(one.take());
   t.false(two.take(), "one does");
   one.give();
   two.hear();
-  t.false(one.take(), "nobody else listens");
+  t.false(one.take(), "nobody else listens, and nobody stands by");
+  t.is(listening(state), 1, "it listens still");
   two.free();
   t.true(two.take());
   t.true(two.goesOn);
@@ -113,21 +164,19 @@ test("one worker at a time unpacks ahead, while another listens; when it dies, a
   t.true(one.take());
 });
 
-test("who unpacks ahead doesn't listen: when another hears a request, a third is woken for the next", (t) => {
-  const { state, workers } = crew(4);
-  const [one, two] = workers as [WorkerState, WorkerState];
+test("who unpacks ahead has one that stands by listen", async (t) => {
+  const { state, workers } = crew(2, 0);
+  const [one] = workers as [WorkerState];
+  const other = thread(t, state, 1, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
   t.true(one.take());
-  t.is(awake(state), 2);
-  two.hear();
-  t.is(awake(state), 3);
-  t.false(one.goesOn);
+  await other.ended;
+  t.true(one.goesOn);
   one.give();
-  two.free();
-  two.hear();
-  t.is(awake(state), 3, "it listens again");
+  t.is(listening(state), 2);
 });
 
-test("a worker that died doesn't listen, whatever it did", (t) => {
+test("a worker that died neither listens nor stands by, whatever it did", async (t) => {
   for (const dies of [
     () => {},
     (worker: WorkerState) => worker.hear(),
@@ -137,16 +186,15 @@ test("a worker that died doesn't listen, whatever it did", (t) => {
       worker.give();
     },
   ]) {
-    const { state, workers } = crew(4);
-    const [one, two] = workers as [WorkerState, WorkerState];
-    dies(one);
+    const { state, workers } = crew(4, 0, 1);
+    dies(workers[0]!);
     new Overview(state).takeHeld(0);
-    t.is(awake(state), 2);
-    two.hear();
-    t.is(awake(state), 3, "the last that listened heard");
-    two.free();
-    one.free();
-    two.hear();
-    t.is(awake(state), 3, "the one in its place listens");
+    t.is(listening(state), 1);
   }
+  const { state } = crew(2, 0);
+  const other = thread(t, state, 1, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
+  await other.dies();
+  new Overview(state).takeHeld(1);
+  t.deepEqual([listening(state), standingBy(state)], [1, 0]);
 });

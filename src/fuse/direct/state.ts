@@ -9,7 +9,7 @@ export interface SharedState {
   readonly workers: number;
   /** Int32: what to do (see below), for all workers. */
   readonly orders: SharedArrayBuffer;
-  /** Int32, a row per worker: the request it holds, whether it has ended in order, whether it waits for a request. */
+  /** Int32, a row per worker: the request it holds, whether it has ended in order, listens, stands by. */
   readonly held: SharedArrayBuffer;
   /** Float64, a row per worker: counters. */
   readonly counts: SharedArrayBuffer;
@@ -23,6 +23,8 @@ const UNIQUE_HIGH = 1;
 const ENDED = 2;
 /** Whether this worker is one of `LISTENING`. */
 const LISTENS = 3;
+/** Whether this worker is one of `STANDING_BY`. */
+const STANDS_BY = 4;
 
 const REQUESTS = 0;
 const READS = 1;
@@ -31,25 +33,33 @@ const ERRORS = 3;
 
 /** In `orders`: 0 until there is a mount; then its descriptor + 1, or -1 when there will be none. */
 const DESCRIPTOR = 0;
-/** In `orders`: workers with a number below this serve, the others sleep. */
-const AWAKE = 1;
+/** In `orders`: how many workers are to wait for a request, of those that have nothing to do. */
+const WANTED = 1;
 /** In `orders`: workers that wait for a request: never too many, so that none is left without a listener. */
 const LISTENING = 2;
-
-/** In `orders`: the worker that unpacks ahead of a reader, + 1; 0 if none does. */
-const AHEAD = 4;
-
 /** In `orders`: whether the kernel fills what a reply to a read lacks with zeros. */
 const FILLS_ZEROS = 3;
+/** In `orders`: the worker that unpacks ahead of a reader, + 1; 0 if none does. */
+const AHEAD = 4;
+/** In `orders`: goes up when one that stands by is to come. */
+const CALLS = 5;
+/** In `orders`: workers that stand by: they are called when nobody is left to listen. */
+const STANDING_BY = 6;
+/** In `orders`: whether some of those who stand by don't look any more whether the listener is held up. */
+const ASLEEP = 7;
 
-/** Workers that never sleep: while one is busy another listens. */
-const LEAST_AWAKE = 2;
-/** Requests in a row before which two others were listening: then one worker too many is awake. */
+/** Requests that had to wait for another's, less twice those that hadn't to: then one more is to listen. */
+const PRESSED = 64;
+/** Requests in a row before which as many were listening as are wanted: then one less is. */
 const PATIENCE = 512;
+/** Milliseconds for which a request may hold up all who listen, before one who stands by takes the next. */
+const LOOKS = 4;
+/** Looks without any request after which no more are taken before the next one. */
+const QUIET = 256;
 
 export function createState(workers: number): SharedState {
   const orders = new SharedArrayBuffer(ROW);
-  new Int32Array(orders)[AWAKE] = Math.min(LEAST_AWAKE, workers);
+  new Int32Array(orders)[WANTED] = 1;
   return {
     workers,
     orders,
@@ -63,8 +73,12 @@ export class WorkerState {
   private readonly orders: Int32Array;
   private readonly held: Int32Array;
   private readonly counts: Float64Array;
+  /** Of all workers. */
+  private readonly allCounts: Float64Array;
   private readonly workers: number;
   private unneeded = 0;
+  private pressed = 0;
+  private asker = 0;
 
   constructor(
     state: SharedState,
@@ -74,6 +88,7 @@ export class WorkerState {
     this.orders = new Int32Array(state.orders);
     this.held = new Int32Array(state.held, worker * ROW, ROW / 4);
     this.counts = new Float64Array(state.counts, worker * ROW, ROW / 8);
+    this.allCounts = new Float64Array(state.counts);
   }
 
   /** Sleeps until the mount is there. @returns its descriptor, or undefined when there will be none. */
@@ -106,35 +121,95 @@ export class WorkerState {
   }
 
   /**
-   * Called before a request is waited for. The kernel hands requests to the workers in turn, and a single reader's would
-   * have all of them compile the same code and read the same directories: so as few as the load needs are awake, and a
-   * worker beyond them sleeps here.
+   * Called before a request is waited for. The kernel hands requests to those who wait in turn, and a single reader's would
+   * have each of them compile the same code and read the same directories, and be woken from a processor's sleep: so as few
+   * as the load needs listen, and a worker beyond them stands by here until it is called.
    */
   rest(): void {
-    const { orders, worker } = this;
-    const listening = Atomics.load(orders, LISTENING);
-    if (worker >= LEAST_AWAKE) {
-      this.unneeded = listening > 2 ? this.unneeded + 1 : 0;
-      // Only the last one of those awake can go; the others will be the last in their turn.
-      if (this.unneeded >= PATIENCE && Atomics.compareExchange(orders, AWAKE, worker + 1, worker) === worker + 1)
-        this.unneeded = 0;
+    const { orders } = this;
+    const wanted = Atomics.load(orders, WANTED);
+    this.unneeded = wanted > 1 && Atomics.load(orders, LISTENING) >= wanted ? this.unneeded + 1 : 0;
+    if (this.unneeded >= PATIENCE) {
+      this.unneeded = 0;
+      Atomics.compareExchange(orders, WANTED, wanted, wanted - 1);
     }
-    let awake = Atomics.load(orders, AWAKE);
-    if (worker < awake) return;
-    this.busy();
-    for (; worker >= awake; awake = Atomics.load(orders, AWAKE)) Atomics.wait(orders, AWAKE, awake);
-    this.free();
+    for (;;) {
+      // Before it is seen who listens: a call after that is not missed.
+      const calls = Atomics.load(orders, CALLS);
+      const listening = Atomics.load(orders, LISTENING);
+      if (listening <= Atomics.load(orders, WANTED)) return;
+      // Two that come at once don't both go.
+      if (Atomics.compareExchange(orders, LISTENING, listening, listening - 1) !== listening) continue;
+      this.held[LISTENS] = 0;
+      this.held[STANDS_BY] = 1;
+      Atomics.add(orders, STANDING_BY, 1);
+      this.standBy(calls);
+      Atomics.sub(orders, STANDING_BY, 1);
+      this.held[STANDS_BY] = 0;
+      this.free();
+    }
   }
 
-  /** Called when a request has come: when nobody is left to listen for the next one, another worker is woken. */
-  hear(): void {
+  /** Until it is called, or sees that all who listened are held up by what they have heard. */
+  private standBy(calls: number): void {
     const { orders } = this;
-    if (this.busy() > 1) return;
-    let awake = Atomics.load(orders, AWAKE);
-    for (let seen: number; awake < this.workers; awake = seen) {
-      seen = Atomics.compareExchange(orders, AWAKE, awake, awake + 1);
-      if (seen === awake) return void Atomics.notify(orders, AWAKE);
+    let seen = this.requests();
+    for (let quiet = 0; ; ) {
+      if (Atomics.wait(orders, CALLS, calls, quiet < QUIET ? LOOKS : undefined) !== "timed-out") return;
+      const requests = this.requests();
+      if (requests !== seen) {
+        seen = requests;
+        quiet = 0;
+      } else if (Atomics.load(orders, LISTENING) === 0) return;
+      else if (++quiet === QUIET) {
+        // In this order, and in `hear` in the other: whoever hears the next request either sees this, or is seen.
+        Atomics.store(orders, ASLEEP, 1);
+        if (Atomics.load(orders, LISTENING) === 0) quiet = 0;
+      }
     }
+  }
+
+  /** That all workers were given. */
+  private requests(): number {
+    const { allCounts } = this;
+    let all = 0;
+    for (let at = REQUESTS; at < allCounts.length; at += ROW / 8) all += allCounts[at]!;
+    return all;
+  }
+
+  /** Whether nobody else is to listen, so that it may be worth looking for the next request instead of sleeping. */
+  get isAlone(): boolean {
+    return Atomics.load(this.orders, WANTED) === 1;
+  }
+
+  /**
+   * Called when a request has come.
+   * @param waited whether it was there already when one was answered
+   * @param asker the thread that asks. A single one waits for its replies and is served best by one worker that never
+   *   sleeps, even where its next request is there before that worker has its processor back.
+   * @param isLarge whether it is one of the pieces of a large read or write, which come at once
+   */
+  press(waited: boolean, asker: number, isLarge: boolean): void {
+    const isOther = asker !== this.asker;
+    this.asker = asker;
+    if (!waited) this.pressed = Math.max(0, this.pressed - 2);
+    else if (isOther || isLarge) this.pressed++;
+    if (this.pressed < PRESSED) return;
+    this.pressed = 0;
+    const wanted = Atomics.load(this.orders, WANTED);
+    if (wanted >= this.workers) return;
+    if (Atomics.compareExchange(this.orders, WANTED, wanted, wanted + 1) === wanted) call(this.orders);
+  }
+
+  /** Called when a request has come. */
+  hear(): void {
+    this.busy();
+    if (Atomics.load(this.orders, ASLEEP) === 1 && Atomics.exchange(this.orders, ASLEEP, 0) === 1) callAll(this.orders);
+  }
+
+  /** Called before what may take long, so that somebody else listens for the next request. */
+  lend(): void {
+    if (Atomics.load(this.orders, LISTENING) === 0) call(this.orders);
   }
 
   /** A request is being answered. */
@@ -155,8 +230,13 @@ export class WorkerState {
    * that no request waits for it. @returns true when it may; then `give` has to be called.
    */
   take(): boolean {
-    if (Atomics.compareExchange(this.orders, AHEAD, 0, this.worker + 1) !== 0) return false;
+    const { orders } = this;
+    if (Atomics.compareExchange(orders, AHEAD, 0, this.worker + 1) !== 0) return false;
     if (this.busy() > 1) return true;
+    if (Atomics.load(orders, STANDING_BY) > 0) {
+      call(orders);
+      return true;
+    }
     this.give();
     return false;
   }
@@ -188,9 +268,20 @@ export class WorkerState {
   }
 }
 
+/** Has one who stands by listen. */
+function call(orders: Int32Array): void {
+  Atomics.add(orders, CALLS, 1);
+  Atomics.notify(orders, CALLS, 1);
+}
+
+function callAll(orders: Int32Array): void {
+  Atomics.add(orders, CALLS, 1);
+  Atomics.notify(orders, CALLS);
+}
+
 function wakeAll(orders: Int32Array, workers: number): void {
-  Atomics.store(orders, AWAKE, workers);
-  Atomics.notify(orders, AWAKE);
+  Atomics.store(orders, WANTED, workers);
+  callAll(orders);
 }
 
 /** All rows: the main thread's side. */
@@ -214,7 +305,7 @@ export class Overview {
     Atomics.notify(this.orders, DESCRIPTOR);
   }
 
-  /** Lets all workers serve: one is lost, and those that sleep can't know. */
+  /** Lets all workers serve: one is lost, and those that stand by can't know. */
   wakeAll(): void {
     wakeAll(this.orders, this.workers);
   }
@@ -228,6 +319,8 @@ export class Overview {
     Atomics.compareExchange(this.orders, AHEAD, worker + 1, 0);
     const at = (worker * ROW) / 4;
     if (Atomics.exchange(this.held, at + LISTENS, 0) === 1) Atomics.sub(this.orders, LISTENING, 1);
+    if (Atomics.exchange(this.held, at + STANDS_BY, 0) === 1) Atomics.sub(this.orders, STANDING_BY, 1);
+    call(this.orders);
     const [low, high] = [this.held[at + UNIQUE_LOW], this.held[at + UNIQUE_HIGH]];
     if (low === 0 && high === 0) return undefined;
     this.held[at + UNIQUE_LOW] = 0;

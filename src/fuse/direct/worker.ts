@@ -58,12 +58,14 @@ async function run(start: WorkerStart): Promise<void> {
     const cache = new SharedChunkCache(start.cache, start.number);
     let isServing = false;
     const tree = module[start.tree.exported](start.tree.data, cache, start.number, (waited, position) => {
+      if (isServing) state.lend();
       // What is waited for long must not keep a worker from requests that need not wait.
       if (isServing && (cache.isAhead || waited >= patience)) throw new NotYet(position);
     });
     isServing = true;
     session = new Session(tree, new FailureLog((line) => send({ kind: "log", line })));
     session.chunks = cache;
+    cache.beforeLong = () => state.lend();
     session.interrupted = (unique) => send({ kind: "interrupted", unique });
   } catch (error) {
     const code = error instanceof ImageError ? error.code : undefined;
