@@ -1,8 +1,9 @@
 /** The modes of encryption of disks, against OpenSSL's own of each sector. */
-import { createCipheriv } from "node:crypto";
+import { createCipheriv, createHash } from "node:crypto";
 import test from "ava";
 import { readFully } from "./byte-source.js";
 import { DecryptedSource } from "./decrypted.js";
+import { blockNumber, encryptLrw } from "./lrw-test-tools.js";
 import { MemorySource } from "./memory.js";
 import { cipherSector, sectorCipher } from "./sector-cipher.js";
 
@@ -20,6 +21,7 @@ for (const [mode, cipher, length] of [
   ["xts-plain64", "aes-256-xts", 64],
   ["cbc-plain64", "aes-128-cbc", 16],
   ["cbc-plain", "aes-256-cbc", 32],
+  ["cbc-benbi", "aes-256-cbc", 32],
 ] as const)
   test(`sectors that OpenSSL encrypted one by one are decrypted together: ${cipher}, ${mode}`, (t) => {
     const used = key.subarray(0, length);
@@ -27,7 +29,7 @@ for (const [mode, cipher, length] of [
       if (mode === "cbc-plain" && first > 7) continue;
       const plain = Buffer.from(Array.from({ length: 5 * cipherSector }, (_, at) => (at * at + first) & 0xff));
       const packed = [0, 1, 2, 3, 4].map((nth) => {
-        const one = createCipheriv(cipher, used, vector(first + nth));
+        const one = createCipheriv(cipher, used, (mode === "cbc-benbi" ? blockNumber : vector)(first + nth));
         one.setAutoPadding(false);
         return one.update(plain.subarray(nth * cipherSector, (nth + 1) * cipherSector));
       });
@@ -68,8 +70,11 @@ test("ciphers and modes that aren't known are refused in words", (t) => {
   t.throws(() => sectorCipher("constructor", "xts-plain64", key), { message: /encrypted with constructor/ });
   t.throws(() => sectorCipher("aes", "cbc-essiv:shake256", key.subarray(0, 32)), { message: /the hash shake256/ });
   t.throws(() => sectorCipher("twofish", "xts-plain64", key.subarray(0, 48)), { message: /twofish with a key of 192/ });
-  t.throws(() => sectorCipher("aes", "lrw-benbi", key.subarray(0, 32)), { message: /the mode lrw-benbi/ });
-  t.throws(() => sectorCipher("aes", "cbc-benbi", key.subarray(0, 32)), { message: /the mode cbc-benbi/ });
+  t.throws(() => sectorCipher("aes", "lrw-eboiv", key.subarray(0, 32)), { message: /the mode lrw-eboiv/ });
+  t.throws(() => sectorCipher("aes", "lrw", key.subarray(0, 32)), { message: /the mode lrw, / });
+  t.throws(() => sectorCipher("aes", "lrw-benbi", key.subarray(0, 36)), { message: /aes with a key of 160 bits/ });
+  t.throws(() => sectorCipher("aes", "lrw-benbi", key.subarray(0, 15)), { message: /aes with a key of 0 bits/ });
+  t.throws(() => sectorCipher("twofish", "lrw-benbi", key.subarray(0, 40)), { message: /twofish with a key of 192/ });
   t.throws(() => sectorCipher("aes", "cbc-essiv:sha1", key.subarray(0, 32)), { message: /sha1 makes no key/ });
   t.throws(() => sectorCipher("aes", "xts-plain64", key.subarray(0, 40)), { message: /key of 160 bits/ });
 });
@@ -90,3 +95,37 @@ test("larger sectors have the vector of their first 512 bytes, and a volume may 
     t.true(target.subarray(0, got).equals(plain.subarray(position, position + 5000)), `at ${position}`);
   }
 });
+
+/** The sector's number, encrypted with the hash of all keys. */
+function essiv(sector: number, keys: Buffer): Buffer {
+  return createCipheriv("aes-256-ecb", createHash("sha256").update(keys).digest(), null).update(vector(sector));
+}
+
+for (const [mode, ivOf] of [
+  ["lrw-benbi", blockNumber],
+  ["lrw-plain", vector],
+  ["lrw-plain64", vector],
+  ["lrw-essiv:sha256", essiv],
+] as const)
+  test(`${mode}: a key and another one of 128 bits, and sectors of any size`, (t) => {
+    for (const [length, sectorSize, first] of [
+      [32, 512, 0],
+      [40, 512, 7],
+      [48, 4096, 0x7fffff8],
+      [48, 512, 0x7fffffe],
+      [48, 512, mode === "lrw-plain" ? 3 : 0x1fffffffffd],
+    ] as const) {
+      const used = key.subarray(0, length);
+      const plain = Buffer.from(Array.from({ length: 4 * sectorSize }, (_, at) => (at * at + first) & 0xff));
+      const packed = [0, 1, 2, 3].map((nth) =>
+        encryptLrw(
+          plain.subarray(nth * sectorSize, (nth + 1) * sectorSize),
+          used,
+          ivOf(first + (nth * sectorSize) / 512, used),
+        ),
+      );
+      const bytes = Buffer.concat(packed);
+      sectorCipher("aes", mode, used, sectorSize).decrypt(bytes, first);
+      t.true(bytes.equals(plain), `${length * 8} bits, from sector ${first}`);
+    }
+  });

@@ -6,6 +6,7 @@
 import { unsupported } from "../errors.js";
 import { type BlockCipher, block, blockCipher } from "./block-cipher.js";
 import { hashNamed, whyNoHash } from "./hash.js";
+import { lrwKeyLength, lrwMasks } from "./lrw.js";
 
 /** Bytes of a sector, whatever the disk's own are, unless a volume tells that it was encrypted in larger ones. */
 export const cipherSector = 512;
@@ -22,7 +23,7 @@ export interface SectorCipher {
 
 /**
  * @param cipher `aes` and others that `blockCipher` knows, and `cipher_null`, which changes nothing
- * @param mode as LUKS writes it: `xts-plain64`, `cbc-essiv:sha256`, `cbc-plain`, `ecb`.
+ * @param mode as LUKS writes it: `xts-plain64`, `cbc-essiv:sha256`, `cbc-plain`, `lrw-benbi`, `ecb`.
  * @param sectorSize bytes that are encrypted with one vector: a power of two, at least 512
  * @throws ImageError `unsupported`, without a file's name.
  */
@@ -34,8 +35,8 @@ export function sectorCipher(
 ): SectorCipher {
   const [chaining = "", vectors = "", hash = ""] = mode.split(/[-:]/);
   if (cipher === "cipher_null") return { sectorSize, decrypt: () => {} };
-  // XTS has two keys, of the data and of the vectors.
-  const [own, second] = chaining === "xts" ? halves(key) : [key];
+  // XTS has two keys, of the data and of the vectors, and LRW one of the data and one of the masks.
+  const [own, second] = keysOf(chaining, key);
   const data = blockCipher(cipher, own);
   if (chaining === "ecb") return { sectorSize, decrypt: (bytes) => bytes.set(data.ecb(bytes, false)) };
   const made = (): Vectors => vectorMaker(mode, vectors, hash, { cipher, key, sectorSize });
@@ -52,8 +53,18 @@ export function sectorCipher(
       decryptCbc(bytes, data, ivs(sector, bytes.length / sectorSize), sectorSize);
     return { sectorSize, decrypt };
   }
+  if (chaining === "lrw" && vectorsOfLrw.includes(vectors)) {
+    const ivs = made();
+    const masks = lrwMasks(second!);
+    const decrypt = (bytes: Uint8Array, sector: number) =>
+      decryptMasked(bytes, data, masks(ivs(sector, bytes.length / sectorSize), sectorSize / block));
+    return { sectorSize, decrypt };
+  }
   throw unsupported(`it is encrypted in the mode ${mode}, which Spindle doesn't know`);
 }
+
+/** A sector's vector is the number of its first block. `benbi` is made for that, and dm-crypt takes these others too. */
+const vectorsOfLrw: readonly string[] = ["benbi", "plain", "plain64", "essiv"];
 
 /** Initialisation vectors of sectors that follow each other, 16 bytes each. */
 type Vectors = (first: number, count: number) => Buffer;
@@ -76,6 +87,7 @@ function vectorMaker(mode: string, vectors: string, hash: string, { cipher, key,
     return all;
   };
   if (vectors === "plain" || vectors === "plain64") return counted;
+  if (vectors === "benbi") return (first, count) => blockNumbers(first, count, step);
   // As dm-crypt has it for BitLocker: counted in the volume's own sectors, and positions in bytes, encrypted.
   if (vectors === "large64") return (first, count) => numbers(first / step, count, 1);
   if (vectors === "eboiv") {
@@ -91,10 +103,23 @@ function vectorMaker(mode: string, vectors: string, hash: string, { cipher, key,
   return (first, count) => salted.ecb(counted(first, count), true);
 }
 
-const halves = (key: Uint8Array): [Uint8Array, Uint8Array] => [
-  key.subarray(0, key.length / 2),
-  key.subarray(key.length / 2),
-];
+/** The key of the data, and that which the mode has besides. */
+function keysOf(chaining: string, key: Uint8Array): [Uint8Array, Uint8Array?] {
+  if (chaining !== "xts" && chaining !== "lrw") return [key];
+  const own = chaining === "xts" ? key.length / 2 : Math.max(0, key.length - lrwKeyLength);
+  return [key.subarray(0, own), key.subarray(own)];
+}
+
+/** Of each sector the number of its first block, where the disk's very first is 1: 128 bits, big-endian. */
+function blockNumbers(first: number, count: number, step: number): Buffer {
+  const all = Buffer.alloc(count * block);
+  // 32 blocks a sector, in two halves of 32 bits: a number has up to 58.
+  for (let nth = 0, sector = first; nth < count; nth++, sector += step) {
+    all.writeUInt32BE(Math.floor(sector / 0x8000000), nth * block + 8);
+    all.writeUInt32BE((sector % 0x8000000) * (cipherSector / block) + 1, nth * block + 12);
+  }
+  return all;
+}
 
 /** `first`, `first + step` and so on, each as a vector: 128 bits, little-endian. */
 export function numbers(first: number, count: number, step: number): Buffer {
@@ -140,6 +165,12 @@ function decryptXts(bytes: Uint8Array, cipher: BlockCipher, tweaks: Buffer, sect
       a = (a << 1) ^ (carry & 0x87);
     }
   }
+  decryptMasked(bytes, cipher, masks);
+}
+
+/** Mixes every block with its mask, before the cipher and behind it. */
+function decryptMasked(bytes: Uint8Array, cipher: BlockCipher, masks: Uint32Array): void {
+  const words = masks.length;
   // A copy, since words begin at multiples of 4.
   const copy = new Uint32Array(words);
   const copied = new Uint8Array(copy.buffer);
