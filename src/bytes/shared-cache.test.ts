@@ -225,6 +225,18 @@ test("nothing is unpacked ahead of a reader at random, without a turn, or in a c
   t.is(SharedChunkCache.counters(small.memory).ahead, 0);
 });
 
+test("no turn is asked for where all that could be unpacked ahead is there already", (t) => {
+  let asked = 0;
+  const { packed, read } = reading({ take: () => ++asked > 0, goesOn: true, give: () => {} });
+  for (const chunk of [3, 4]) read(chunk);
+  t.is(asked, 1);
+  t.deepEqual(packed.unpacked, [3, 4, 5, 6, 7, 8]);
+  for (let again = 0; again < 20; again++) read(4);
+  t.is(asked, 1);
+  read(5);
+  t.is(asked, 2);
+});
+
 test("a chunk that is damaged fails for who reads it, not for who reads before it", (t) => {
   let turns = 0;
   const { packed, read } = reading({ take: () => ++turns > 0, goesOn: true, give: () => turns-- });

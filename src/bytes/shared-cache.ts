@@ -121,29 +121,51 @@ export class SharedChunkCache implements ChunkCache {
     const packed = this.inOrder;
     if (packed === undefined) return;
     this.inOrder = undefined;
-    if (!turn.take()) return;
     this.isAhead = true;
+    let isTaken = false;
     try {
-      this.unpackAhead(packed, this.inOrderSource, this.inOrderChunk, turn);
+      const source = this.inOrderSource;
+      const end = this.endAhead(packed, this.inOrderChunk);
+      const first = this.firstLacking(packed, source, this.inOrderChunk + 1, end);
+      // To take a turn may wake another worker: not for nothing.
+      isTaken = first < end && turn.take();
+      if (isTaken) this.unpackAhead(packed, source, first, end, turn);
     } catch (error) {
       // Damaged, or not to be had without waiting: the slot is free again.
       if (!(error instanceof ImageError || error instanceof NotYet)) throw error;
     } finally {
-      turn.give();
+      if (isTaken) turn.give();
       this.isAhead = false;
       this.inOrder = undefined;
     }
   }
 
-  private unpackAhead(packed: PackedChunks, source: number, last: number, turn: Turn): void {
-    const { directory, lock, memory } = this;
+  /** Behind the last chunk that may be unpacked ahead of a reader who is at chunk `last`. */
+  private endAhead({ isStored, chunkSize, size }: PackedChunks, last: number): number {
+    const { memory } = this;
     // In a small cache it would push out what is being read.
-    if (!packed.isStored || memory.slotCount < 4 * memory.workers) return;
-    const { chunkSize, size } = packed;
+    if (!isStored || memory.slotCount < 4 * memory.workers) return 0;
     const most = Math.max(1, Math.min(AHEAD_CHUNKS, Math.floor(AHEAD_BYTES / chunkSize)));
-    const end = Math.min(last + 1 + most, Math.ceil(size / chunkSize));
-    for (let chunk = last + 1; chunk < end; chunk++) {
-      if (!packed.isStored(chunk)) continue;
+    return Math.min(last + 1 + most, Math.ceil(size / chunkSize));
+  }
+
+  /** The first of the chunks from `first` on that could be unpacked and isn't; `end` or more if there is none. */
+  private firstLacking(packed: PackedChunks, source: number, first: number, end: number): number {
+    const { directory, lock } = this;
+    for (let chunk = first; chunk < end; chunk++) {
+      if (!packed.isStored!(chunk)) continue;
+      lock.acquire();
+      const record = directory.find(source, chunk | 0, (chunk / 0x100000000) | 0);
+      lock.release();
+      if (record === 0) return chunk;
+    }
+    return Math.max(first, end);
+  }
+
+  private unpackAhead(packed: PackedChunks, source: number, first: number, end: number, turn: Turn): void {
+    const { directory, lock } = this;
+    const { chunkSize, size } = packed;
+    for (let chunk = first; chunk < end; chunk = this.firstLacking(packed, source, chunk + 1, end)) {
       const low = chunk | 0;
       const high = (chunk / 0x100000000) | 0;
       lock.acquire();

@@ -14,6 +14,8 @@ const again = new Set(["EINTR", "EAGAIN", "ENOENT"]);
 /** The mount is gone; the second is what the kernel says after an abort. */
 const gone = new Set(["ENODEV", "ECONNABORTED"]);
 
+/** What the kernel sends of itself, which tells nothing of readers. */
+const unasked = new Set<number>([opcodes.FORGET, opcodes.BATCH_FORGET, opcodes.INTERRUPT]);
 /** What has to wait for a device, or walks through much. */
 const long = new Set<number>([opcodes.FSYNC, opcodes.FALLOCATE, opcodes.LSEEK]);
 
@@ -46,7 +48,7 @@ export function serve(
     const length = receive(fd, request);
     if (length === 0) return;
     arrivals.came();
-    state.press(arrivals.waited, request.asker, request.bytesToMove >= LARGE);
+    if (!unasked.has(request.opcode)) state.press(arrivals.waited, request.asker, request.bytesToMove >= LARGE);
     state.hear();
     if (long.has(request.opcode)) state.lend();
     const { uniqueLow, uniqueHigh } = request;

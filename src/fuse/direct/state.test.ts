@@ -86,6 +86,31 @@ test("a request that takes long without having said so is not waited for", async
   t.is(listening(state), 1);
 });
 
+test("after a request that held up all, whoever hears last calls another at once, until enough listen again", async (t) => {
+  const { state, workers } = crew(3, 0, 1);
+  const [one, two] = workers as [WorkerState, WorkerState];
+  const stalled = thread(t, state, 2, "own.free(); own.rest(); own.hear(); own.hold(1, 0); say('hears');");
+  await until(t, "it stands by", () => standingBy(state) === 1);
+  one.hear();
+  one.hold(1, 0);
+  two.hear();
+  two.hold(2, 0);
+  await stalled.ended;
+  t.deepEqual(stalled.said, ["hears"]);
+  const calls = () => word(state, 5)!;
+  one.free();
+  const before = calls();
+  one.hear();
+  t.is(calls(), before + 1);
+  // Who comes back and finds enough that listen ends that.
+  one.free();
+  const last = thread(t, state, 1, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
+  t.is(word(state, 9), 0);
+  one.end();
+  await last.ended;
+});
+
 test("who stands by sleeps when there are no requests, and looks again when there are", async (t) => {
   const { state, workers } = crew(2, 0);
   const other = thread(t, state, 1, stands);
@@ -126,10 +151,26 @@ test("requests of several readers that wait are heard by more workers, up to all
   await last.ended;
 });
 
-test("the end of one worker has all listen", (t) => {
-  const { state, workers } = crew(6, 0);
-  workers[1]!.end();
-  t.is(wanted(state), 6);
+test("the end of one worker has all listen, so that all hear of it", async (t) => {
+  const { state, workers } = crew(3, 0);
+  const other = thread(t, state, 2, stands);
+  await until(t, "it stands by", () => standingBy(state) === 1);
+  workers[0]!.end();
+  await other.ended;
+  t.is(wanted(state), 3);
+  t.is(listening(state), 1, "who has ended doesn't");
+});
+
+test("a worker that comes back when the mount is gone doesn't stand by, though others listened as it left", (t) => {
+  const { workers } = crew(2, 0, 1);
+  const [one, two] = workers as [WorkerState, WorkerState];
+  for (let nth = 0; nth < 64; nth++) two.press(true, nth, false);
+  for (let request = 0; request < 511; request++) one.rest();
+  one.hear();
+  two.end();
+  one.free();
+  one.rest();
+  t.pass();
 });
 
 test("when the only one that listened dies, another does", async (t) => {

@@ -45,6 +45,10 @@ const AHEAD = 4;
 const CALLS = 5;
 /** In `orders`: workers that stand by: they are called when nobody is left to listen. */
 const STANDING_BY = 6;
+/** In `orders`: whether the mount is gone: whoever is left has to hear of that too, and nobody stands by. */
+const GONE = 8;
+/** In `orders`: whether all who listened were held up lately: then whoever hears last calls another at once. */
+const HELD_UP = 9;
 /** In `orders`: whether some of those who stand by don't look any more whether the listener is held up. */
 const ASLEEP = 7;
 
@@ -133,14 +137,15 @@ export class WorkerState {
       this.unneeded = 0;
       Atomics.compareExchange(orders, WANTED, wanted, wanted - 1);
     }
-    for (;;) {
+    for (let hasAnswered = true; ; hasAnswered = false) {
       // Before it is seen who listens: a call after that is not missed.
       const calls = Atomics.load(orders, CALLS);
       const listening = Atomics.load(orders, LISTENING);
-      if (listening <= Atomics.load(orders, WANTED)) return;
+      if (listening <= Atomics.load(orders, WANTED) || Atomics.load(orders, GONE) === 1) return;
       // Two that come at once don't both go.
       if (Atomics.compareExchange(orders, LISTENING, listening, listening - 1) !== listening) continue;
       this.held[LISTENS] = 0;
+      if (hasAnswered) Atomics.store(orders, HELD_UP, 0);
       this.held[STANDS_BY] = 1;
       Atomics.add(orders, STANDING_BY, 1);
       this.standBy(calls);
@@ -160,11 +165,13 @@ export class WorkerState {
       if (requests !== seen) {
         seen = requests;
         quiet = 0;
-      } else if (Atomics.load(orders, LISTENING) === 0) return;
-      else if (++quiet === QUIET) {
+      } else if (Atomics.load(orders, LISTENING) <= 0) {
+        Atomics.store(orders, HELD_UP, 1);
+        return;
+      } else if (++quiet === QUIET) {
         // In this order, and in `hear` in the other: whoever hears the next request either sees this, or is seen.
         Atomics.store(orders, ASLEEP, 1);
-        if (Atomics.load(orders, LISTENING) === 0) quiet = 0;
+        if (Atomics.load(orders, LISTENING) <= 0) quiet = 0;
       }
     }
   }
@@ -185,12 +192,12 @@ export class WorkerState {
   /**
    * Called when a request has come.
    * @param waited whether it was there already when one was answered
-   * @param asker the thread that asks. A single one waits for its replies and is served best by one worker that never
+   * @param asker the thread that asks, 0 where that can't be known. A single one waits for its replies and is served best by one worker that never
    *   sleeps, even where its next request is there before that worker has its processor back.
    * @param isLarge whether it is one of the pieces of a large read or write, which come at once
    */
   press(waited: boolean, asker: number, isLarge: boolean): void {
-    const isOther = asker !== this.asker;
+    const isOther = asker === 0 || asker !== this.asker;
     this.asker = asker;
     if (!waited) this.pressed = Math.max(0, this.pressed - 2);
     else if (isOther || isLarge) this.pressed++;
@@ -203,13 +210,13 @@ export class WorkerState {
 
   /** Called when a request has come. */
   hear(): void {
-    this.busy();
+    if (this.busy() <= 1 && Atomics.load(this.orders, HELD_UP) === 1) call(this.orders);
     if (Atomics.load(this.orders, ASLEEP) === 1 && Atomics.exchange(this.orders, ASLEEP, 0) === 1) callAll(this.orders);
   }
 
   /** Called before what may take long, so that somebody else listens for the next request. */
   lend(): void {
-    if (Atomics.load(this.orders, LISTENING) === 0) call(this.orders);
+    if (Atomics.load(this.orders, LISTENING) <= 0) call(this.orders);
   }
 
   /** A request is being answered. */
@@ -264,6 +271,8 @@ export class WorkerState {
   /** The mount is gone: the thread ends as it should, and so do those that sleep. */
   end(): void {
     this.held[ENDED] = 1;
+    if (this.held[LISTENS] === 1) this.busy();
+    Atomics.store(this.orders, GONE, 1);
     wakeAll(this.orders, this.workers);
   }
 }

@@ -7,6 +7,7 @@ import { NotYet } from "../../bytes/byte-source.js";
 import { SharedChunkCache } from "../../bytes/shared-cache.js";
 import type { SharedCacheMemory } from "../../bytes/shared-cache-memory.js";
 import { type ErrorCode, ImageError } from "../../errors.js";
+import { yieldProcessor } from "../../libc.js";
 import { settings } from "../../settings.js";
 import type { TreeBuilder, TreeSpec } from "../driver.js";
 import { FailureLog } from "../errno.js";
@@ -80,6 +81,8 @@ async function run(start: WorkerStart): Promise<void> {
     session.writing = { open: new OpenFiles(invalidation), ring: new InvalidationRing(invalidation, start.number) };
     reply.attributesValid = CHANGING_SECONDS;
   }
+  // The first such call loads a library, which takes some 10 ms: no reader is to wait for that.
+  yieldProcessor();
   send({ kind: "built" });
   const fd = state.descriptor();
   session.fillsZeros = state.fillsZeros;
