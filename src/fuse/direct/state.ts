@@ -45,14 +45,14 @@ const AHEAD = 4;
 const CALLS = 5;
 /** In `orders`: workers that stand by: they are called when nobody is left to listen. */
 const STANDING_BY = 6;
+/** In `orders`: whether some of those who stand by don't look any more whether the listener is held up. */
+const ASLEEP = 7;
 /** In `orders`: whether the mount is gone: whoever is left has to hear of that too, and nobody stands by. */
 const GONE = 8;
 /** In `orders`: whether all who listened were held up lately: then whoever hears last calls another at once. */
 const HELD_UP = 9;
-/** In `orders`: whether some of those who stand by don't look any more whether the listener is held up. */
-const ASLEEP = 7;
 
-/** Requests that had to wait for another's, less twice those that hadn't to: then one more is to listen. */
+/** Requests that had to wait behind somebody else's, less twice those that hadn't to, for which one more is to listen. */
 const PRESSED = 64;
 /** Requests in a row before which as many were listening as are wanted: then one less is. */
 const PATIENCE = 512;
@@ -192,8 +192,8 @@ export class WorkerState {
   /**
    * Called when a request has come.
    * @param waited whether it was there already when one was answered
-   * @param asker the thread that asks, 0 where that can't be known. A single one waits for its replies and is served best by one worker that never
-   *   sleeps, even where its next request is there before that worker has its processor back.
+   * @param asker the thread that asks, 0 where that can't be known. A single one waits for its replies and is served best by
+   *   one worker that never sleeps, even where its next request is there before that worker has its processor back.
    * @param isLarge whether it is one of the pieces of a large read or write, which come at once
    */
   press(waited: boolean, asker: number, isLarge: boolean): void {
