@@ -92,11 +92,13 @@ function sharedClusters(volume: Volume): number {
   const { superblock } = volume;
   const { clusterBlocks, inodesPerGroup, inodeSize, blockSize, blocksPerGroup, firstDataBlock } = superblock;
   const tables = Math.ceil((inodesPerGroup * inodeSize) / blockSize);
-  const clusters = new Set<number>();
+  const all = Math.ceil((superblock.blocks - firstDataBlock) / clusterBlocks);
+  // Stretches, not clusters: descriptors may tell of any number of them.
+  const stretches: [first: number, end: number][] = [];
   const add = (block: number, count: number) => {
-    const end = Math.floor((block - firstDataBlock + count - 1) / clusterBlocks);
-    for (let cluster = Math.floor((block - firstDataBlock) / clusterBlocks); cluster <= end; cluster++)
-      clusters.add(cluster);
+    const first = Math.max(0, Math.floor((block - firstDataBlock) / clusterBlocks));
+    const end = Math.min(all, Math.floor((block - firstDataBlock + count - 1) / clusterBlocks) + 1);
+    if (first < end) stretches.push([first, end]);
   };
   for (let group = 0; group < superblock.groups; group++) {
     const descriptor = volume.descriptor(group);
@@ -107,5 +109,12 @@ function sharedClusters(volume: Volume): number {
     add(descriptor.readUInt32LE(4) + high(36), 1);
     add(descriptor.readUInt32LE(8) + high(40), tables);
   }
-  return clusters.size;
+  stretches.sort(([a], [b]) => a - b);
+  let clusters = 0;
+  let counted = 0;
+  for (const [first, end] of stretches) {
+    clusters += Math.max(0, end - Math.max(first, counted));
+    counted = Math.max(counted, end);
+  }
+  return clusters;
 }
