@@ -5,7 +5,7 @@
  * before it sleeps.
  */
 import { performance } from "node:perf_hooks";
-import { readable, yieldProcessor } from "../../libc.js";
+import { yieldProcessor } from "../../libc.js";
 
 /** Milliseconds for which is looked. */
 const LOOKING = 0.1;
@@ -17,15 +17,18 @@ const VAIN = 8;
 export class Arrivals {
   /** Whether the request that came was there already when the one before was answered. */
   waited = false;
-  /** Whether a request is there; also when there will be none any more. */
-  private readonly isThere: () => boolean;
   private began = 0;
   private vain = VAIN;
   private looked = false;
 
-  constructor(fd: number) {
-    this.isThere = readable(fd);
-  }
+  /**
+   * @param isThere whether a request is there; also when there will be none any more
+   * @param now a clock, in milliseconds
+   */
+  constructor(
+    private readonly isThere: () => boolean,
+    private readonly now = () => performance.now(),
+  ) {}
 
   /** Called when a request was answered. */
   replied(): void {
@@ -34,12 +37,12 @@ export class Arrivals {
 
   /** Returns when a request is there, or when waiting for it is better done asleep. */
   await(isAlone: boolean): void {
-    this.began = performance.now();
+    this.began = this.now();
     this.looked = isAlone && this.vain < VAIN;
     if (!this.looked) return;
     const until = this.began + LOOKING;
     while (!this.isThere()) {
-      if (performance.now() >= until) return void this.vain++;
+      if (this.now() >= until) return void this.vain++;
       // Whoever wants the processor gets it: the reader may be among them.
       yieldProcessor();
     }
@@ -48,6 +51,6 @@ export class Arrivals {
 
   /** Called when the request that was awaited is there. */
   came(): void {
-    if (!this.looked && performance.now() - this.began < SOON) this.vain = 0;
+    if (!this.looked && this.now() - this.began < SOON) this.vain = 0;
   }
 }

@@ -158,3 +158,17 @@ test("a kernel with a newer major version is told ours, and sends INIT again", (
 test("a kernel that is too old is refused with the other driver's name", (t) => {
   t.throws(() => init(7, 27, 0), { message: /Linux 5\.4.*--driver fuse-native/ });
 });
+
+test("a request tells who asks, and a read or a write how much it moves", (t) => {
+  const body = Buffer.concat([Buffer.alloc(16), u32(123_456, 0), Buffer.alloc(16)]);
+  for (const [opcode, moves] of [
+    [opcodes.READ, 123_456],
+    [opcodes.WRITE, 123_456],
+    [opcodes.READDIRPLUS, 0],
+    [opcodes.FSYNC, 0],
+  ] as const) {
+    const request = new Request(8192);
+    request.bytes.set(requestBytes(opcode, 1n, body));
+    t.deepEqual([request.asker, request.bytesToMove], [99, moves]);
+  }
+});

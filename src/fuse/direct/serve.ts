@@ -1,5 +1,6 @@
 /** The loop of a worker: a request from the descriptor, its answer to the descriptor, until the mount is gone. */
 import { readSync, writeSync } from "node:fs";
+import { readable } from "../../libc.js";
 import { errno } from "../errno.js";
 import { Arrivals } from "./arrivals.js";
 import { LATER, NO_REPLY, type Session } from "./handlers.js";
@@ -40,7 +41,7 @@ export function serve(
   state: WorkerState,
   defer: Defer,
 ): void {
-  const arrivals = new Arrivals(fd);
+  const arrivals = new Arrivals(readable(fd));
   state.free();
   for (;;) {
     state.rest();
