@@ -174,6 +174,23 @@ linux(
   },
 );
 
+linux("a mount that is made while another's leftovers are removed keeps its registration and its socket", (t) => {
+  const place = folder(t);
+  const device = "999:3";
+  // Whoever looks for mounts first and for registrations then finds a server without a mount.
+  clean(place, () => {
+    register(place, "living", mine(device));
+    writeFileSync(join(place, "living.sock"), "");
+    register(place, "died-at-once", { ...mine(device), startTime: 2 ** 50 });
+    return [];
+  });
+  t.deepEqual(readdirSync(place).sort(), ["died-at-once.json", "living.json", "living.sock"]);
+  clean(place, () => [mount(device)]);
+  t.true(readdirSync(place).includes("died-at-once.json"), "its mount is still there");
+  clean(place, () => []);
+  t.deepEqual(readdirSync(place).sort(), ["living.json", "living.sock"]);
+});
+
 linux("a runtime folder that others may write to is not trusted", (t) => {
   if (user === 0) {
     t.log("skipped: root's folder is /run/spindle, which this test leaves alone");

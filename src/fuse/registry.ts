@@ -270,18 +270,21 @@ export const startTimeOf = (pid: number): number => processStat(pid)?.startTime 
  * what: their registrations, sockets and empty logs at once, a log in which something stands after a week. An empty log that
  * no registration names may be of a server that is just starting.
  */
-export function clean(folder: string): void {
+export function clean(folder: string, mountsNow: () => readonly Mount[] = listMounts): void {
   const live = new Set<string | undefined>();
   const dead = new Set<string | undefined>();
-  const mounts = listMounts();
-  for (const { path, alive, registration } of registrations(folder, userId())) {
+  // In this order, since others mount meanwhile: whoever has a file registered itself before, after it had mounted.
+  const names = readdirSync(folder);
+  const registered = registrations(folder, userId());
+  const mounts = mountsNow();
+  for (const { path, alive, registration } of registered) {
     if (alive || isMounted(registration, mounts)) live.add(registration.log).add(socketOf(path));
     else {
       dead.add(registration.log);
       unregister(path);
     }
   }
-  for (const name of readdirSync(folder)) {
+  for (const name of names) {
     const path = join(folder, name);
     if (live.has(path)) continue;
     // A server registers itself before it makes its socket.
