@@ -3,101 +3,25 @@
  * drives with. What only one driver can is tested on that one, and the other is shown to refuse it.
  */
 import { spawnSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import {
-  chownSync,
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { randomBytes } from "node:crypto";
+import { chownSync, existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { ExecutionContext } from "ava";
-import { comesTrue, drivers, loopMount, loopOver, people, runs, serialFor, Workspace } from "./helpers.js";
+import { comesTrue, loopMount, loopOver, people, runs, serialFor } from "./helpers.js";
+import { partitionAt, Written, ways } from "./written.js";
 
 const MiB = 1024 * 1024;
-/** Where the test disk's partition begins. */
-const partitionAt = MiB;
 const root = people.find(({ uid }) => uid === 0);
 /** MiB of small files that are copied to a filesystem; more than the usual take SPINDLE_TEST_FILES=500. */
 const filesMiB = Number(process.env.SPINDLE_TEST_FILES ?? 2);
-const havePython = spawnSync("python3", ["--version"]).error === undefined;
 
-class Written extends Workspace {
-  readonly expected = Buffer.from(this.disk);
-  readonly overlay = join(this.folder, "work.overlay");
-  private before = sha256(this.disk);
-
-  /** Makes the image and its partition larger, by a hole; what is expected of all its bytes then isn't known any more. */
-  grow(size: number): void {
-    const sectors = Buffer.alloc(4);
-    sectors.writeUInt32LE((size - partitionAt) / 512);
-    const fd = openSync(this.image, "r+");
-    ftruncateSync(fd, size);
-    writeSync(fd, sectors, 0, 4, 446 + 12);
-    closeSync(fd);
-    this.before = sha256(readFileSync(this.image));
-  }
-
-  file = (name: string) => join(this.mountpoint, name);
-
-  /** Runs a program that must succeed. */
-  async works(t: ExecutionContext, command: string, ...parameters: string[]): Promise<string> {
-    const { code, stdout, stderr } = await this.run(command, parameters);
-    t.is(code, 0, `${command} ${parameters.join(" ")}: ${stderr}`);
-    return stdout;
-  }
-
-  /** Writes through dd, with options of its own; remembers what the disk has to hold. */
-  async dd(t: ExecutionContext, name: string, position: number, bytes: Buffer, ...options: string[]): Promise<void> {
-    const source = join(this.folder, "source");
-    writeFileSync(source, bytes);
-    const conv = options.some((option) => option.startsWith("conv=")) ? [] : ["conv=notrunc"];
-    await this.works(
-      t,
-      "dd",
-      "status=none",
-      `if=${source}`,
-      `of=${this.file(name)}`,
-      `bs=${Math.min(4096, bytes.length)}`,
-      "oflag=seek_bytes",
-      `seek=${position}`,
-      ...conv,
-      ...options,
-    );
-    bytes.copy(this.expected, (name === "disk.raw" ? 0 : partitionAt) + position);
-  }
-
-  async isAsExpected(t: ExecutionContext, message: string): Promise<void> {
-    t.true(await this.holds("disk.raw", this.expected), `disk.raw ${message}`);
-    t.true(await this.holds("p1.raw", this.expected.subarray(partitionAt)), `p1.raw ${message}`);
-  }
-
-  async ends(t: ExecutionContext): Promise<void> {
-    const { code, stderr } = await this.spindle(["unmount", this.mountpoint]);
-    t.is(code, 0, stderr);
-    t.is(sha256(readFileSync(this.image)), this.before, "the image never changes");
-  }
-
-  log(log: string): string {
-    return existsSync(log) ? readFileSync(log, "utf8") : "";
-  }
-}
-
-const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
-
-for (const driver of drivers)
+for (const way of ways)
   for (const person of people) {
     const serial = serialFor(person);
-    const as = `through ${driver}, as ${person.title}`;
+    const { driver } = way;
+    const as = `through ${way.title}, as ${person.title}`;
 
     serial(`what is written is read through both files, and again after a remount, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
+      const place = new Written(t, person, way);
       await place.mount(`--writable=${place.overlay}`);
       const long = randomBytes(3 * MiB);
       await place.dd(t, "disk.raw", 2 * MiB, long);
@@ -118,7 +42,7 @@ for (const driver of drivers)
     });
 
     serial(`a file keeps its size, and nothing is made, renamed or removed, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
+      const place = new Written(t, person, way);
       await place.mount("--writable");
       const disk = place.file("disk.raw");
       const fails = async (words: RegExp, command: string, ...parameters: string[]) => {
@@ -151,7 +75,7 @@ for (const driver of drivers)
     });
 
     serial(`a temporary overlay vanishes, and a named one is refused to a second server, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
+      const place = new Written(t, person, way);
       await place.mount("--writable");
       await place.dd(t, "disk.raw", 2 * MiB, randomBytes(4096));
       await place.ends(t);
@@ -172,7 +96,7 @@ for (const driver of drivers)
     });
 
     serial(`killed at once after fsync, or writes with O_DSYNC, it has everything again, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
+      const place = new Written(t, person, way);
       const { pid } = await place.mount(`--writable=${place.overlay}`);
       await place.dd(t, "disk.raw", 4 * MiB, randomBytes(MiB), "conv=notrunc,fsync");
       await place.dd(t, "p1.raw", 9 * MiB + 512, randomBytes(512), "conv=notrunc,fsync");
@@ -185,79 +109,8 @@ for (const driver of drivers)
       await place.ends(t);
     });
 
-    serial(`two who write the same sectors through both files at once both come to an end, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
-      await place.mount("--writable", "--workers", "4");
-      const program = `
-        const { openSync, writeSync } = require("node:fs");
-        const [path, base] = process.argv.slice(1);
-        const fd = openSync(path, "r+");
-        const bytes = Buffer.alloc(512, base === "0" ? 1 : 2);
-        for (let n = 0; n < 5000; n++) writeSync(fd, bytes, 0, 512, Number(base) + ((n * 7) % 64) * 512);`;
-      await Promise.all(
-        [1, 2].flatMap(() => [
-          place.works(t, "timeout", "60", process.execPath, "-e", program, place.file("disk.raw"), `${partitionAt}`),
-          place.works(t, "timeout", "60", process.execPath, "-e", program, place.file("p1.raw"), "0"),
-        ]),
-      );
-      const [disk, part] = ["disk.raw", "p1.raw"].map((name) => place.file(name)) as [string, string];
-      await place.works(t, "cmp", "-n", `${64 * 512}`, "-i", `${partitionAt}:0`, disk, part);
-      await place.ends(t);
-    });
-
-    // Of root's mount the one is a face of the disk, which in it begins at 1 MiB.
-    const [one, before] = person === root ? (["disk.vdi", MiB] as const) : (["disk.raw", 0] as const);
-    serial(`p1.raw and ${one} while both are open, written and read in turn, ${as}`, async (t) => {
-      if (!havePython) return void t.log("skipped: there is no python3");
-      const place = new Written(t, person, driver);
-      await place.mount("--writable", "--face", "vdi");
-      const shared = driver === "direct";
-      const program = `
-import mmap, os, sys
-disk, part, base, shared = os.open(sys.argv[1], os.O_RDWR), os.open(sys.argv[2], os.O_RDWR), int(sys.argv[3]), sys.argv[4] == "true"
-def same(at, length):
-    assert os.pread(disk, length, base + at) == os.pread(part, length, at), at
-for n in range(2000):
-    at = (n * 7919) % 1000000
-    same(at, 5000)
-    one = os.urandom(1 + n % 3000)
-    (one_fd, one_base, other_fd, other_base) = (disk, base, part, 0) if n % 2 else (part, 0, disk, base)
-    os.pwrite(one_fd, one, one_base + at)
-    assert os.pread(other_fd, len(one), other_base + at) == one, n
-    same(at - at % 4096, 8192)
-if shared:
-    view = mmap.mmap(disk, base + 1024 * 1024)
-    for n in range(200):
-        at = 4096 * n
-        os.pwrite(part, bytes([n % 251]) * 4096, at)
-        assert view[base + at] == n % 251 and view[base + at + 4095] == n % 251, n
-        view[base + at:base + at + 5] = b"abcde"
-        view.flush(base + at, 4096)
-        assert os.pread(part, 5, at) == b"abcde", n
-else:
-    try:
-        mmap.mmap(disk, 4096)
-        raise SystemExit("a shared mapping was allowed")
-    except OSError as error:
-        assert error.errno == 19, error
-    start = mmap.mmap(disk, 4096, flags=mmap.MAP_PRIVATE, offset=base - 1048576)
-    assert start[510:512] == b"\\x55\\xaa"
-`;
-      await place.works(
-        t,
-        "python3",
-        "-c",
-        program,
-        place.file(one),
-        place.file("p1.raw"),
-        `${before + partitionAt}`,
-        `${shared}`,
-      );
-      await place.ends(t);
-    });
-
     serial(`holes are punched and ranges zeroed where the driver can, ${as}`, async (t) => {
-      const place = new Written(t, person, driver);
+      const place = new Written(t, person, way);
       await place.mount(`--writable=${place.overlay}`);
       await place.dd(t, "disk.raw", 4 * MiB, randomBytes(4 * MiB));
       const fallocate = (...words: string[]) => place.run("fallocate", [...words, place.file("p1.raw")]);
@@ -285,7 +138,7 @@ else:
       serialFor(root, person)(
         `a full disk is told to whoever writes, and what was written stays readable, ${as}`,
         async (t) => {
-          const place = new Written(t, person, driver);
+          const place = new Written(t, person, way);
           const small = join(place.folder, "small");
           mkdirSync(small);
           spawnSync("mount", ["-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", small]);
@@ -334,9 +187,9 @@ else:
 
 const asRoot = serialFor(root);
 
-for (const driver of drivers)
-  asRoot(`a filesystem made on a loop device over pN.raw is whole after a remount, through ${driver}`, async (t) => {
-    const place = new Written(t, root!, driver);
+for (const way of ways)
+  asRoot(`a filesystem made on a loop device over pN.raw is whole after a remount, through ${way.title}`, async (t) => {
+    const place = new Written(t, root!, way);
     if (filesMiB > 2) place.grow((filesMiB * 2 + 64) * MiB);
     await place.mount(`--writable=${place.overlay}`);
     const device = loopOver(t, place.file("p1.raw"));
@@ -359,7 +212,7 @@ for (const driver of drivers)
     await place.works(t, "cp", "-a", source, inner);
     await place.works(t, "rm", join(inner, "files/3/file 3"), join(source, "3/file 3"));
     const trimmed = await place.run("fstrim", [inner]);
-    if (driver === "direct") t.is(trimmed.code, 0, trimmed.stderr);
+    if (way.driver === "direct") t.is(trimmed.code, 0, trimmed.stderr);
     else t.regex(trimmed.stderr, /not supported/);
     await place.works(t, "umount", inner);
     await place.works(t, "losetup", "-d", device);
@@ -376,7 +229,7 @@ for (const driver of drivers)
   });
 
 asRoot("a whole loop device is discarded, which gives the overlay's room back", async (t) => {
-  const place = new Written(t, root!, "direct");
+  const place = new Written(t, root!, ways[0]!);
   await place.mount(`--writable=${place.overlay}`);
   await place.dd(t, "p1.raw", MiB, randomBytes(8 * MiB), "conv=notrunc,fsync");
   const device = loopOver(t, place.file("p1.raw"));
@@ -392,10 +245,10 @@ asRoot("a whole loop device is discarded, which gives the overlay's room back", 
 const first = serialFor(people[0]);
 const haveQemu = spawnSync("qemu-img", ["--version"]).status === 0 && spawnSync("qemu-io", ["-V"]).status === 0;
 
-for (const driver of drivers)
-  first(`a disk's faces are identical to it for qemu-img, and are written through, through ${driver}`, async (t) => {
+for (const way of ways)
+  first(`a disk's faces are identical to it for qemu-img, and are written through, through ${way.title}`, async (t) => {
     if (!haveQemu) return void t.log("skipped: qemu-img is not installed (apt install qemu-utils)");
-    const place = new Written(t, people[0]!, driver);
+    const place = new Written(t, people[0]!, way);
     await place.mount(`--writable=${place.overlay}`, "--face", "vmdk,vdi,vhd");
     t.deepEqual((await place.list()).sort(), ["disk.raw", "disk.vdi", "disk.vhd", "disk.vmdk", "p1.raw"]);
     const faces = [
@@ -425,7 +278,7 @@ for (const driver of drivers)
   });
 
 first("--writable is for disks, and excludes -o ro", async (t) => {
-  const place = new Written(t, people[0]!, "direct");
+  const place = new Written(t, people[0]!, ways[0]!);
   const refused = async (words: RegExp, ...more: string[]) => {
     const { code, stderr } = await place.spindle(["mount", place.image, place.mountpoint, ...more]);
     t.is(code, 2, stderr);
@@ -433,6 +286,9 @@ first("--writable is for disks, and excludes -o ro", async (t) => {
     t.false(place.isMounted);
   };
   await refused(/Add --as disk/, "--writable");
+  await refused(/--page-cache: .* Add --writable/, "--as", "disk", "--page-cache");
+  const native = ["--driver", "fuse-native"];
+  await refused(/--page-cache: the fuse-native driver can't/, "--as", "disk", "--writable", "--page-cache", ...native);
   await refused(/-o ro and --writable exclude each other/, "--writable", "--as", "disk", "-o", "ro");
   t.regex(
     (await place.spindle(place.mountArguments(`--writable=${place.image}`))).stderr,

@@ -105,6 +105,8 @@ export const boot: Command<Arguments> = {
         await startInBackground({
           image: { ...spec, parent, view: "disk" },
           writable: overlay === undefined ? "temporary" : { overlay },
+          // QEMU reads by what it has open to write, in small pieces.
+          pageCache: true,
           mountpoint,
           driver,
           options: parseMountOptions([], image, true),

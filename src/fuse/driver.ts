@@ -44,6 +44,8 @@ export interface MountPlan {
   readonly chunkSize: number;
   /** Whether the tree's files can be written to (FileSystem.changes). */
   readonly writable?: boolean;
+  /** Whether who opens a file to write goes through the kernel's page cache, where the driver can let it go past that. */
+  readonly pageCache?: boolean;
   /** Called when a worker thread has died, before another takes its number. */
   workerDied?(worker: number): void;
   /** One line of the log: a damaged chunk, a crashed worker. */

@@ -22,6 +22,8 @@ export interface MountRequest {
   readonly image: ImageSpec & { readonly view: "files" | "disk" };
   /** Writes go to an overlay: in the file of this path, made where there is none; `temporary` vanishes with the mount. */
   readonly writable?: { readonly overlay: string } | "temporary";
+  /** MountPlan.pageCache */
+  readonly pageCache?: boolean;
   /** As resolveMountpoint gives it. */
   readonly mountpoint: string;
   readonly driver: DriverName;
@@ -121,6 +123,7 @@ export async function serveRequest(
         tree: { module: new URL("../open.js", import.meta.url).href, exported: "buildTree", data: opened.treeData },
         workers,
         writable: overlay !== undefined,
+        pageCache: request.pageCache,
         workerDied: overlay && ((worker) => OverlayDisk.releaseDead(overlay.data.memory, worker)),
         cacheBytes: request.cacheBytes,
         chunkSize: opened.chunkSize,

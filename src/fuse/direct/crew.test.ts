@@ -64,7 +64,7 @@ class Kernel {
 
   async begin(): Promise<void> {
     await this.crew.built;
-    this.crew.serve(this.sockets[1], false);
+    this.crew.serve(this.sockets[1], { fillsZeros: false, pastCache: false });
   }
 
   /** @returns the request's number */

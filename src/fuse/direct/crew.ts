@@ -10,6 +10,7 @@ import { createSharedCacheMemory, type SharedCacheMemory } from "../../bytes/sha
 import { ImageError } from "../../errors.js";
 import type { MountPlan } from "../driver.js";
 import { errno, FailureLog } from "../errno.js";
+import type { Agreement } from "./init.js";
 import { createInvalidationMemory, type InvalidationMemory, InvalidationRing } from "./invalidation.js";
 import type { InvalidatorStart } from "./invalidator.js";
 import { Reply } from "./protocol.js";
@@ -98,14 +99,11 @@ export class Crew {
     for (let number = 0; number < workers; number++) this.start({ number, requests: 0, deaths: 0 });
   }
 
-  /**
-   * Lets all workers serve the descriptor of a mount.
-   * @param fillsZeros whether its kernel fills what a reply to a read lacks with zeros
-   */
-  serve(fd: number, fillsZeros: boolean): void {
+  /** Lets all workers serve the descriptor of a mount, by what was agreed on with its kernel. */
+  serve(fd: number, agreement: Agreement): void {
     this.fd = fd;
     if (this.invalidation) this.startInvalidator(this.invalidation, fd);
-    this.overview.start(fd, fillsZeros);
+    this.overview.start(fd, agreement);
   }
 
   /** There will be no mount: workers end as soon as they have their tree, and none is replaced. */

@@ -1,19 +1,28 @@
 /** What the operations that write mean, with files 7 and 8 that share bytes: 8 is 7 from byte 4096 on. */
+import { constants as files } from "node:fs";
 import { constants } from "node:os";
 import test from "ava";
 import { ImageError } from "../../errors.js";
 import type { Attributes, Changes, FileSystem } from "../../filesystems/filesystem.js";
 import { FailureLog } from "../errno.js";
 import { Session } from "./handlers.js";
-import { createInvalidationMemory, type Invalidation, InvalidationRing, OpenFiles, ReplyKind } from "./invalidation.js";
+import {
+  createInvalidationMemory,
+  type Invalidation,
+  InvalidationRing,
+  noFile,
+  OpenFiles,
+  ReplyKind,
+} from "./invalidation.js";
 import { opcodes } from "./protocol.js";
 import { ask, requestBytes, u32, u64 } from "./test-messages.js";
 
 const { ENOSPC, EIO, EINVAL, EOPNOTSUPP, EDQUOT } = constants.errno;
+const { O_RDONLY, O_WRONLY, O_RDWR } = files;
 const size = 10_000;
 const start = 4096;
 
-function writable() {
+function writable(pastCache = false) {
   const bytes = Buffer.alloc(size, 1);
   const lines: string[] = [];
   let flushes = 0;
@@ -53,7 +62,7 @@ function writable() {
   };
   const session = new Session(tree, new FailureLog((line) => lines.push(line)));
   const memory = createInvalidationMemory();
-  session.writing = { open: new OpenFiles(memory), ring: new InvalidationRing(memory, 0) };
+  session.writing = { open: new OpenFiles(memory), ring: new InvalidationRing(memory, 0), pastCache };
   const ring = new InvalidationRing(memory, 1);
   return {
     session,
@@ -83,11 +92,11 @@ const empty = (): Invalidation => ({
 });
 
 /** struct fuse_write_in and its bytes. */
-const writeIn = (position: number, bytes: Buffer, flags = 0, length = bytes.length) => [
-  u64(0n, BigInt(position)),
+const writeIn = (position: number, bytes: Buffer, flags = 0, length = bytes.length, handle = 0n, openedBy = 0) => [
+  u64(handle, BigInt(position)),
   u32(length, flags),
   u64(0n),
-  u32(0, 0),
+  u32(openedBy, 0),
   bytes,
 ];
 const allocateIn = (position: number, length: number, mode: number) => [
@@ -95,8 +104,13 @@ const allocateIn = (position: number, length: number, mode: number) => [
   u32(mode, 0),
 ];
 const sizeIn = (to: number) => [u32(8, 0), u64(0n, BigInt(to)), Buffer.alloc(64)];
-const open = (file: number) => [opcodes.OPEN, file, Buffer.alloc(8)] as const;
-const release = (file: number) => [opcodes.RELEASE, file, Buffer.alloc(24)] as const;
+const open = (file: number, flags: number = O_RDONLY) => [opcodes.OPEN, file, u32(flags, 0)] as const;
+const release = (file: number, handle = 0n) => [opcodes.RELEASE, file, u64(handle), Buffer.alloc(16)] as const;
+/** struct fuse_open_out: the handle, and FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES among its flags. */
+const opened = (answer: { body: Buffer } | undefined) => ({
+  handle: answer!.body.readBigUInt64LE(0),
+  flags: answer!.body.readUInt32LE(8),
+});
 
 test("WRITE writes and answers how many bytes", (t) => {
   const { ask, bytes } = writable();
@@ -129,6 +143,20 @@ test("who writes is told of a full disk or quota as such and of anything else as
     }
   }
   t.deepEqual(lines, ["failed: ENOSPC", "failed: EDQUOT", "failed: EROFS"]);
+});
+
+test("a write past the page cache with O_DSYNC is flushed before it is answered; of others the kernel asks for that", (t) => {
+  const { O_DSYNC, O_SYNC } = files;
+  const data = Buffer.from("x");
+  const { ask, flushes, fail } = writable(true);
+  const write = (handle: bigint, openedBy: number) =>
+    ask(opcodes.WRITE, 7, ...writeIn(0, data, 0, 1, handle, openedBy))!;
+  t.deepEqual([write(1n, O_RDWR).error, flushes()], [0, 0]);
+  t.deepEqual([write(1n, O_RDWR | O_DSYNC).error, flushes()], [0, 1]);
+  t.deepEqual([write(1n, O_WRONLY | O_SYNC).error, flushes()], [0, 2]);
+  t.deepEqual([write(0n, O_RDWR | O_DSYNC).error, flushes()], [0, 2]);
+  fail("EIO");
+  t.is(write(1n, O_RDWR | O_DSYNC).error, EIO);
 });
 
 test("FSYNC flushes", (t) => {
@@ -201,18 +229,57 @@ test("after a write that failed others forget the bytes too, of which a part may
   );
 });
 
-test("what the kernel writes back from mapped pages, when it is asked to forget them, is answered at once", (t) => {
+test("what the kernel writes back from mapped pages is answered at once, and who synchronises waits until others forgot it", (t) => {
   const { ask, taken } = writable();
   const mapped = 1;
   ask(...open(7));
   ask(...open(8));
+  t.is(ask(opcodes.FSYNC, 8, Buffer.alloc(16))!.error, 0, "nothing was handed over yet");
   t.is(ask(opcodes.WRITE, 7, ...writeIn(start, Buffer.from("one"))), undefined);
   t.is(ask(opcodes.WRITE, 8, ...writeIn(0, Buffer.from("mapped"), mapped))!.body.readUInt32LE(0), 6);
+  t.is(ask(opcodes.WRITE, 8, ...writeIn(5000, Buffer.from("elsewhere"), mapped))!.body.readUInt32LE(0), 9);
+  t.is(ask(opcodes.FSYNC, 8, Buffer.alloc(16)), undefined);
   t.deepEqual(
     taken().map(({ file, length, reply }) => [file, length, reply]),
     [
       [8, 3, ReplyKind.written],
       [7, 6, ReplyKind.none],
+      [7, 9, ReplyKind.none],
+      [noFile, 0, ReplyKind.empty],
+    ],
+  );
+});
+
+test("who opens a file to write goes past the page cache where that was agreed on, and who only reads doesn't", (t) => {
+  const { ask } = writable(true);
+  t.deepEqual(opened(ask(...open(7))), { handle: 0n, flags: 0 });
+  for (const flags of [O_WRONLY, O_RDWR]) t.deepEqual(opened(ask(...open(7, flags))), { handle: 1n, flags: 1 | 64 });
+  t.deepEqual(opened(writable(false).ask(...open(7, O_RDWR))), { handle: 0n, flags: 0 });
+});
+
+test("what is written past the page cache those who read the same file forget, and the reply waits for that", (t) => {
+  const { ask, taken } = writable(true);
+  const past = (position: number, words: string, flags = 0) =>
+    ask(opcodes.WRITE, 7, ...writeIn(position, Buffer.from(words), flags, words.length, 1n));
+  ask(...open(7, O_RDWR));
+  ask(...open(7, O_RDWR));
+  t.is(past(0, "nobody reads")!.error, 0);
+  ask(...open(7));
+  t.is(past(0, "reader"), undefined);
+  t.is(past(3, "the same bytes again"), undefined, "it holds no page that the first waits for");
+  t.is(past(600, "mapped", 1)!.error, 0, "the kernel has the page that it writes back");
+  t.is(ask(opcodes.FALLOCATE, 7, ...allocateIn(0, 10, 3))!.error, 0, "the kernel forgets those of its file itself");
+  ask(...release(7));
+  t.is(past(0, "nobody any more")!.error, 0);
+  ask(...release(7, 1n));
+  ask(...open(8, O_RDWR));
+  t.is(past(start, "may be mapped there"), undefined);
+  t.deepEqual(
+    taken().map(({ file, position, length, reply }) => [file, position, length, reply]),
+    [
+      [7, 0, 6, ReplyKind.written],
+      [7, 3, 20, ReplyKind.written],
+      [8, 0, 19, ReplyKind.written],
     ],
   );
 });

@@ -5,7 +5,7 @@
 import { NotYet } from "../../bytes/byte-source.js";
 import type { SharedChunkCache } from "../../bytes/shared-cache.js";
 import { corrupt } from "../../errors.js";
-import type { Entry, FileId, FileSystem } from "../../filesystems/filesystem.js";
+import type { Entry, FileId, FileSystem, Share } from "../../filesystems/filesystem.js";
 import { errno, type FailureLog, numberOf } from "../errno.js";
 import { type InvalidationRing, type OpenFiles, ReplyKind } from "./invalidation.js";
 import { Listings } from "./listings.js";
@@ -13,16 +13,23 @@ import {
   direntLength,
   FATTR_SIZE,
   opcodes,
+  openFlags,
   READ_LOCKOWNER,
   type Reply,
   type Request,
   structures,
   UNKNOWN_INODE,
+  WRITE_CACHE,
 } from "./protocol.js";
 
 export const NO_REPLY = -65536;
 /** The request has to be answered later: what it needs has to be waited for. */
 export const LATER = -65537;
+
+/** Of fuse_open_in.flags: O_RDONLY is none of these bits. */
+const O_ACCMODE = 3;
+/** A handle that goes past the page cache; others have 0. */
+const PAST_CACHE = 1;
 
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
@@ -44,6 +51,13 @@ const stale = new Error("no node has this number");
 
 type Handler = (session: Session, request: Request, reply: Reply) => number;
 
+export interface Writing {
+  readonly open: OpenFiles;
+  readonly ring: InvalidationRing;
+  /** Whether who opens a file to write goes past the page cache (init.ts). */
+  readonly pastCache: boolean;
+}
+
 /** One worker's tree and what it remembers between requests. */
 export class Session {
   readonly listings: Listings;
@@ -56,7 +70,7 @@ export class Session {
   /** Is told of a request whose reply isn't waited for any more, unless it was answered meanwhile. */
   interrupted: (unique: bigint) => void = () => {};
   /** Of a mount that is written to: which files are open, and who has the kernel forget what others changed. */
-  writing: { readonly open: OpenFiles; readonly ring: InvalidationRing } | undefined;
+  writing: Writing | undefined;
 
   constructor(
     readonly tree: FileSystem,
@@ -316,16 +330,28 @@ function sized(request: Request, reply: Reply, value: Uint8Array): number {
 /**
  * A file's pages are forgotten by the kernel when it is opened, and then when others write to the same bytes: so it has to
  * be known who is open.
+ *
+ * Who may write goes past the page cache where the kernel can do so properly: the overlay's file has pages of what was
+ * written already, and to make a second set of them is most of the work of a write. Two may then write to one file at
+ * a time, for which the kernel otherwise makes one wait.
  */
 function open(session: Session, request: Request, reply: Reply): number {
-  if (!session.writing) return -errno.ENOSYS;
-  session.writing.open.opened(session.file(request));
-  reply.clear(0, structures.fuse_open_out.size);
-  return structures.fuse_open_out.size;
+  const { writing } = session;
+  if (!writing) return -errno.ENOSYS;
+  const { size, fields } = structures.fuse_open_out;
+  const pastCache = writing.pastCache && (request.u32(structures.fuse_open_in.fields.flags) & O_ACCMODE) !== 0;
+  writing.open.opened(session.file(request), pastCache);
+  reply.clear(0, size);
+  if (pastCache) {
+    reply.u64(fields.fh, PAST_CACHE);
+    reply.u32(fields.open_flags, openFlags.DIRECT_IO | openFlags.PARALLEL_DIRECT_WRITES);
+  }
+  return size;
 }
 
 function release(session: Session, request: Request): number {
-  session.writing?.open.closed(session.file(request));
+  const pastCache = request.u64(structures.fuse_release_in.fields.fh) === PAST_CACHE;
+  session.writing?.open.closed(session.file(request), pastCache);
   return 0;
 }
 
@@ -335,15 +361,24 @@ function write(session: Session, request: Request, reply: Reply): number {
   const { size, fields } = structures.fuse_write_in;
   const file = session.file(request);
   const position = request.u64(fields.offset);
+  const isWrittenBack = (request.u32(fields.write_flags) & WRITE_CACHE) !== 0;
+  const pastCache = !isWrittenBack && request.u64(fields.fh) === PAST_CACHE;
   const rest = tree.attributes(file).size - position;
   const length = Math.min(request.u32(fields.size), rest);
   // As at the end of a device: what fits is written, and then there is no space.
   if (length <= 0) return -errno.ENOSPC;
-  const failed = refused(session, () => tree.changes!.write(file, position, request.data(size, length)));
-  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
+  const changes = tree.changes;
+  const failed = refused(session, () => {
+    changes.write(file, position, request.data(size, length));
+    // Of writes through the page cache the kernel asks for that itself.
+    if (pastCache && request.isSynchronous) changes.flush();
+  });
+  const written = { file, position, length };
+  if (failed !== 0) return forgetAfter(failed, session, request, written, pastCache);
   reply.u32(structures.fuse_write_out.fields.size, length);
   reply.u32(structures.fuse_write_out.fields.size + 4, 0);
-  const handed = forgetElsewhere(session, request, file, position, length, ReplyKind.written);
+  const kind = isWrittenBack ? ReplyKind.none : ReplyKind.written;
+  const handed = forgetElsewhere(session, request, written, pastCache, kind);
   return handed ? NO_REPLY : structures.fuse_write_out.size;
 }
 
@@ -362,13 +397,19 @@ function allocate(session: Session, request: Request): number {
   const length = Math.min(wanted, size - position);
   if (length <= 0) return 0;
   const failed = refused(session, () => tree.changes!.clear(file, position, length));
-  if (failed !== 0) return forgetAfter(failed, session, request, file, position, length);
-  return forgetElsewhere(session, request, file, position, length, ReplyKind.empty) ? NO_REPLY : 0;
+  const cleared = { file, position, length };
+  // Of this file the kernel forgets them itself.
+  if (failed !== 0) return forgetAfter(failed, session, request, cleared, false);
+  return forgetElsewhere(session, request, cleared, false, ReplyKind.empty) ? NO_REPLY : 0;
 }
 
-const synchronise: Handler = (session) => {
+const synchronise: Handler = (session, request) => {
   const { changes } = session.tree;
-  return changes ? refused(session, () => changes.flush()) : -errno.ENOSYS;
+  if (!changes) return -errno.ENOSYS;
+  const failed = refused(session, () => changes.flush());
+  // What was changed through a mapping is seen through the other files from then on.
+  if (failed === 0 && session.writing?.ring.giveReply(request.uniqueLow, request.uniqueHigh)) return NO_REPLY;
+  return failed;
 };
 
 /** A file keeps its size, as a device does: to cut it to nothing, as `dd of=` does, is passed over, as there. */
@@ -397,31 +438,28 @@ function refused(session: Session, act: () => void): number {
 }
 
 /** Any part of what failed may have been written, and is seen through the other files as well. @returns `failed` */
-function forgetAfter(
-  failed: number,
-  session: Session,
-  request: Request,
-  file: FileId,
-  position: number,
-  length: number,
-): number {
-  forgetElsewhere(session, request, file, position, length, ReplyKind.none);
+function forgetAfter(failed: number, session: Session, request: Request, written: Share, pastCache: boolean): number {
+  forgetElsewhere(session, request, written, pastCache, ReplyKind.none);
   return failed;
 }
 
-/** @returns whether the reply was handed over with what is to be forgotten */
+/**
+ * @param pastCache whether the kernel has no pages of what was written: then others may have some, of the same file too
+ * @returns whether the reply was handed over with what is to be forgotten
+ */
 function forgetElsewhere(
   session: Session,
   request: Request,
-  file: FileId,
-  position: number,
-  length: number,
+  written: Share,
+  pastCache: boolean,
   reply: number,
 ): boolean {
   const { open, ring } = session.writing!;
+  const { file, position, length } = written;
   const shares = session.tree.changes!.others(file, position, length).filter((share) => open.isOpen(share.file));
+  if (pastCache && open.isCached(file)) shares.push(written);
   if (shares.length === 0) return false;
-  return ring.give(shares, { file, position, length }, reply, request.uniqueLow, request.uniqueHigh);
+  return ring.give(shares, pastCache ? undefined : written, reply, request.uniqueLow, request.uniqueHigh, length);
 }
 
 /** What a worker has at hand it answers; only what was put off can be given up. */

@@ -18,7 +18,7 @@ import { settings } from "../../settings.js";
 import type { Driver, MountPlan, Server } from "../driver.js";
 import { usualWorkers } from "../usual-workers.js";
 import { Crew } from "./crew.js";
-import { answerInit } from "./init.js";
+import { type Agreement, answerInit } from "./init.js";
 import { type KernelMount, makeMount, raiseReadahead, takeAway } from "./kernel-mount.js";
 import { opcodes, Reply, Request } from "./protocol.js";
 
@@ -35,18 +35,18 @@ export const direct: Driver = {
     const wanted = plan.workers || usualWorkers();
     const crew = new Crew(plan, Math.min(Math.max(1, wanted), MOST_WORKERS));
     let made: KernelMount | undefined;
-    let fillsZeros: boolean;
+    let agreement: Agreement;
     try {
       await crew.built;
       made = await makeMount(plan.mountpoint, plan.options, plan.writable === true);
-      fillsZeros = initialise(made.fd, plan);
+      agreement = initialise(made.fd, plan);
     } catch (error) {
       crew.dismiss();
       await crew.ended;
       if (made) await abandon(made);
       throw error;
     }
-    crew.serve(made.fd, fillsZeros);
+    crew.serve(made.fd, agreement);
     return serving(plan, crew, made);
   },
 };
@@ -57,11 +57,8 @@ async function abandon(made: KernelMount): Promise<void> {
   await takeAway(made);
 }
 
-/**
- * Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting.
- * @returns whether the kernel fills what a reply lacks with zeros
- */
-function initialise(fd: number, { options, writable }: MountPlan): boolean {
+/** Answers the kernel's first request, INIT, which waits in the descriptor from the moment of mounting. */
+function initialise(fd: number, { options, writable, pageCache }: MountPlan): Agreement {
   const { allowOther, others } = options;
   const enforce = allowOther || others.includes("default_permissions");
   const request = new Request(65536);
@@ -70,9 +67,9 @@ function initialise(fd: number, { options, writable }: MountPlan): boolean {
     readSync(fd, request.bytes, 0, request.bytes.length, null);
     if (request.opcode !== opcodes.INIT)
       throw unsupported(`the kernel's first request is ${request.opcode} instead of INIT (${opcodes.INIT}).`);
-    const { length, done, fillsZeros } = answerInit(request, reply, getpagesize(), enforce, writable);
+    const { length, agreement } = answerInit(request, reply, getpagesize(), { enforce, writable, pageCache });
     writeSync(fd, reply.bytes, reply.start, reply.finish(request.uniqueLow, request.uniqueHigh, length));
-    if (done) return fillsZeros;
+    if (agreement) return agreement;
   }
 }
 

@@ -22,7 +22,7 @@ async function serving() {
   const plan = { tree, cacheBytes: 0, chunkSize: 0, log: (line: string) => lines.push(line) } as unknown as MountPlan;
   const crew = new Crew(plan, 2);
   await crew.built;
-  crew.serve(server, false);
+  crew.serve(server, { fillsZeros: false, pastCache: false });
   const send = (unique: bigint, opcode: number, body: Buffer) => {
     const bytes = requestBytes(opcode, 5n, body);
     bytes.writeBigUInt64LE(unique, 8);

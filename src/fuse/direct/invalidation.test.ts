@@ -7,6 +7,7 @@ import {
   everyFile,
   type Invalidation,
   InvalidationRing,
+  noFile,
   OpenFiles,
   ReplyKind,
 } from "./invalidation.js";
@@ -28,7 +29,7 @@ test("what is handed over is taken in order, and answered after the last of its 
     { file: 3, position: 2 ** 45 + 5, length: 10 },
     { file: 4, position: 0, length: 7 },
   ];
-  t.true(giver.give(shares, { file: 2, position: 99, length: 17 }, written, 0xffffffff, 0x80000001));
+  t.true(giver.give(shares, { file: 2, position: 99, length: 17 }, written, 0xffffffff, 0x80000001, 17));
   const [first, second] = [empty(), empty()];
   t.true(taker.take(first));
   taker.finish(first);
@@ -41,7 +42,7 @@ test("what is handed over is taken in order, and answered after the last of its 
 test("a reply isn't handed over while pages near those just written are waited for, in the same file", (t) => {
   const { giver, taker } = ring();
   const give = (file: number, other: number, position: number, length = 512) =>
-    giver.give([{ file: other, position, length }], { file, position, length }, written, 1, 0);
+    giver.give([{ file: other, position, length }], { file, position, length }, written, 1, 0, length);
   t.true(give(2, 3, 5 * MiB));
   t.false(give(3, 2, 5 * MiB + 512), "the first waits for a page of file 3 that this one may hold");
   t.true(give(4, 5, 5 * MiB), "another file");
@@ -54,10 +55,48 @@ test("a reply isn't handed over while pages near those just written are waited f
   t.true(give(3, 4, 5 * MiB));
 });
 
+test("the reply of who holds no pages is handed over whatever is waited for", (t) => {
+  const { giver } = ring();
+  const share = { file: 2, position: 0, length: 512 };
+  t.true(giver.give([share], undefined, written, 1, 0, 512));
+  t.true(giver.give([share], undefined, written, 2, 0, 512));
+  t.false(giver.give([{ ...share, file: 3 }], share, written, 3, 0, 512));
+});
+
+test("a reply alone is handed over when something is to be forgotten before it, and is taken after that", (t) => {
+  const { giver, taker } = ring();
+  t.false(giver.giveReply(7, 8), "nothing is to be forgotten");
+  const share = { file: 2, position: 0, length: 512 };
+  giver.give([share], share, none, 1, 0, 512);
+  t.true(giver.giveReply(7, 8));
+  const next = empty();
+  taker.take(next);
+  t.is(next.file, 2);
+  taker.finish(next);
+  taker.take(next);
+  t.deepEqual([next.file, next.reply, next.uniqueLow, next.uniqueHigh], [noFile, ReplyKind.empty, 7, 8]);
+  taker.finish(next);
+  t.false(giver.giveReply(9, 8));
+});
+
+test("whether somebody has a file open, and whether through the page cache, are counted apart", (t) => {
+  const { memory } = ring();
+  const open = new OpenFiles(memory);
+  const other = new OpenFiles(memory);
+  open.opened(4, true);
+  t.deepEqual([other.isOpen(4), other.isCached(4)], [true, false]);
+  other.opened(4, false);
+  open.closed(4, true);
+  t.deepEqual([open.isOpen(4), open.isCached(4)], [true, true]);
+  open.closed(4, false);
+  t.deepEqual([open.isOpen(4), open.isCached(4)], [false, false]);
+  t.true(open.isCached(10 ** 9), "one that isn't counted may be");
+});
+
 test("where there is no room nobody waits: everything is forgotten soon", (t) => {
   const { giver, taker, memory } = ring();
   const give = (unique: number) =>
-    giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, unique, 0);
+    giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, unique, 0, 1);
   for (let count = 0; count < capacity; count++) t.true(give(count));
   t.false(give(capacity));
   const next = empty();
@@ -65,8 +104,8 @@ test("where there is no room nobody waits: everything is forgotten soon", (t) =>
   t.deepEqual([next.file, next.reply], [everyFile, none]);
   taker.finish(next);
   const open = new OpenFiles(memory);
-  for (const file of [5, 2, 5]) open.opened(file);
-  open.closed(2);
+  for (const file of [5, 2, 5]) open.opened(file, false);
+  open.closed(2, false);
   t.deepEqual([...open.all()], [5]);
   InvalidationRing.end(memory);
   for (let count = 0; count < capacity; count++) {
@@ -89,7 +128,7 @@ test("what several threads hand over at a time arrives whole, each once, whateve
       const ring = new InvalidationRing(memory, owner);
       for (let n = 0; n < each; n++) {
         const shares = [{ file: owner, position: n, length: n + 1 }, { file: owner + 10, position: n, length: n + 2 }];
-        while (!ring.give(shares, { file: 100, position: 0, length: n }, 2, n, owner));
+        while (!ring.give(shares, { file: 100, position: 0, length: n }, 2, n, owner, n));
       }
     });`;
   const module = new URL("./invalidation.js", import.meta.url).href;
@@ -127,5 +166,5 @@ test("after the death of a thread that may have written everything is to be forg
   const next = empty();
   t.true(taker.take(next));
   t.deepEqual([next.file, next.reply], [everyFile, none]);
-  t.true(giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, 1, 0));
+  t.true(giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, 1, 0, 1));
 });

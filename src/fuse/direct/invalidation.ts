@@ -9,11 +9,18 @@
  *     words (Int32)   lock | given | done | ending | all || entries of 16 words
  *
  * - Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
+ * - **Who writes past the page cache leaves the pages of others as they were, of the same file too.** The kernel forgets those
+ *   before it sends what is written, and newer ones once more afterwards; but a write that a program doesn't wait for it
+ *   leaves at the first, after which who only reads may have read the old bytes again. So where somebody has the file open
+ *   to read, its pages are forgotten here.
  * - **Two who write the same page through two files at once must not wait for each other.** The kernel keeps the page of a
  *   partial write locked until its reply. The first one's reply waits for the second one's page to be forgotten; so where
  *   an entry for what was just written is in the ring, the reply isn't handed over but sent at once. What both see in the
- *   end is the same; for the moment between, neither order of two writes at a time is wrong. The same goes for changes to
- *   mapped pages, which the kernel writes back when it is asked to forget them, and waits for that.
+ *   end is the same; for the moment between, neither order of two writes at a time is wrong. Who writes past the page cache
+ *   holds no page, and its reply can always wait.
+ * - **Changes to mapped pages are answered at once.** The kernel writes them back when it is asked to forget them, and waits for
+ *   that; and it holds them back while somebody who goes past the page cache waits for others of the same file that are
+ *   under way. Only who synchronises waits, for all that was handed over before.
  * - **Nobody waits for room**: where the ring is full, all pages of all files are forgotten soon, and replies sent at once.
  */
 import { SharedLock } from "../../bytes/shared-lock.js";
@@ -22,7 +29,7 @@ import type { FileId, Share } from "../../filesystems/filesystem.js";
 /** Plain data; shared, not copied, when given to a thread. */
 export interface InvalidationMemory {
   readonly ring: SharedArrayBuffer;
-  /** Int32: how often each of the first files is open. */
+  /** Int32: how often each of the first files is open; and of each, how often with a page cache. */
   readonly opens: SharedArrayBuffer;
 }
 
@@ -47,6 +54,9 @@ const folio = 2 * 1024 * 1024;
 /** In place of a file: every file that is open, whole. */
 export const everyFile = -1;
 
+/** In place of a file: nothing is to be forgotten, only to be answered. */
+export const noFile = -2;
+
 /** What a reply has behind its header. */
 export const ReplyKind = { none: 0, empty: 1, written: 2 } as const;
 
@@ -65,7 +75,7 @@ export interface Invalidation {
 export function createInvalidationMemory(): InvalidationMemory {
   return {
     ring: new SharedArrayBuffer((FIRST + capacity * ENTRY) * 4),
-    opens: new SharedArrayBuffer(counted * 4),
+    opens: new SharedArrayBuffer(2 * counted * 4),
   };
 }
 
@@ -74,21 +84,33 @@ const entryAt = (entry: number) => FIRST + (entry & (capacity - 1)) * ENTRY;
 /** Which files are open, as all threads know. */
 export class OpenFiles {
   private readonly opens: Int32Array;
+  private readonly cached: Int32Array;
 
   constructor(memory: InvalidationMemory) {
-    this.opens = new Int32Array(memory.opens);
+    this.opens = new Int32Array(memory.opens, 0, counted);
+    this.cached = new Int32Array(memory.opens, counted * 4, counted);
   }
 
-  opened(file: FileId): void {
-    if (file < counted) Atomics.add(this.opens, file, 1);
+  /** @param pastCache whether what is read and written so leaves no pages behind, but for what is mapped */
+  opened(file: FileId, pastCache: boolean): void {
+    if (file >= counted) return;
+    Atomics.add(this.opens, file, 1);
+    if (!pastCache) Atomics.add(this.cached, file, 1);
   }
 
-  closed(file: FileId): void {
-    if (file < counted) Atomics.sub(this.opens, file, 1);
+  closed(file: FileId, pastCache: boolean): void {
+    if (file >= counted) return;
+    Atomics.sub(this.opens, file, 1);
+    if (!pastCache) Atomics.sub(this.cached, file, 1);
   }
 
   isOpen(file: FileId): boolean {
     return file >= counted || Atomics.load(this.opens, file) > 0;
+  }
+
+  /** Whether somebody has it open who reads through the page cache. */
+  isCached(file: FileId): boolean {
+    return file >= counted || Atomics.load(this.cached, file) > 0;
   }
 
   /** All that are open, of those counted. */
@@ -110,11 +132,19 @@ export class InvalidationRing {
 
   /**
    * Hands over what is to be forgotten, and the reply to send after the last of it.
-   * @param shares where in other files the bytes are that were written
-   * @param written where they are in the writer's own
+   * @param shares where the bytes are, in each file, whose pages are to be forgotten
+   * @param held where the writer may hold pages of its own, which it keeps until it has its reply; undefined if it holds none
+   * @param length bytes that were written, as the reply is to say
    * @returns whether the reply was handed over; otherwise it is the caller's to send, now
    */
-  give(shares: readonly Share[], written: Share, reply: number, uniqueLow: number, uniqueHigh: number): boolean {
+  give(
+    shares: readonly Share[],
+    held: Share | undefined,
+    reply: number,
+    uniqueLow: number,
+    uniqueHigh: number,
+    written: number,
+  ): boolean {
     const { words } = this;
     this.lock.acquire();
     let handed = reply !== ReplyKind.none;
@@ -125,7 +155,7 @@ export class InvalidationRing {
         Atomics.store(words, ALL, 1);
         handed = false;
       } else {
-        if (handed) handed = !this.isAwaited(written, done, given);
+        if (handed && held) handed = !this.isAwaited(held, done, given);
         for (const [index, { file, position, length }] of shares.entries()) {
           const at = entryAt(given + index);
           this.number(at, file);
@@ -134,7 +164,7 @@ export class InvalidationRing {
           words[at + 6] = handed && index === shares.length - 1 ? reply : ReplyKind.none;
           words[at + 7] = uniqueLow;
           words[at + 8] = uniqueHigh;
-          words[at + 9] = written.length;
+          words[at + 9] = written;
         }
         Atomics.store(words, GIVEN, (given + shares.length) | 0);
       }
@@ -143,6 +173,17 @@ export class InvalidationRing {
     }
     Atomics.notify(words, GIVEN);
     return handed;
+  }
+
+  /**
+   * Hands over the empty reply to send when all that was handed over before is forgotten.
+   * @returns false when it is the caller's to send, now: all is forgotten, or there is no room
+   */
+  giveReply(uniqueLow: number, uniqueHigh: number): boolean {
+    const { words } = this;
+    if (Atomics.load(words, DONE) === Atomics.load(words, GIVEN)) return false;
+    const nothing = [{ file: noFile, position: 0, length: 0 }];
+    return this.give(nothing, undefined, ReplyKind.empty, uniqueLow, uniqueHigh, 0);
   }
 
   /** Waits for what is handed over next, and reads it into `target`. @returns false when there will be none */

@@ -7,6 +7,7 @@ import {
   type Invalidation,
   type InvalidationMemory,
   InvalidationRing,
+  noFile,
   OpenFiles,
   ReplyKind,
 } from "./invalidation.js";
@@ -48,7 +49,7 @@ function run({ memory, fd, owner }: InvalidatorStart): void {
   while (ring.take(next)) {
     // A length of 0 is all that follows.
     if (next.file === everyFile) for (const file of open.all()) forget(file, 0, 0);
-    else forget(next.file, next.position, next.length);
+    else if (next.file !== noFile) forget(next.file, next.position, next.length);
     ring.finish(next);
     if (next.reply === ReplyKind.none) continue;
     const length = header.size + (next.reply === ReplyKind.written ? written.size : 0);

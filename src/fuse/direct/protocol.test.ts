@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "ava";
 import type { Attributes } from "../../filesystems/filesystem.js";
-import { answerInit } from "./init.js";
+import { answerInit, type Wishes } from "./init.js";
 import { initFlags, opcodes, Reply, Request, structures } from "./protocol.js";
 import { requestBytes, u32 } from "./test-messages.js";
 
@@ -118,17 +118,18 @@ test("statx tells the time of birth where there is one", (t) => {
   t.is(stat.readBigInt64LE(80), 0n);
 });
 
-function init(major: number, minor: number, flags: number, pageSize = 4096, enforce = false) {
+/** As the kernel of `minor` asks, with all flags that there may be in the second word. */
+function init(major: number, minor: number, flags: number, pageSize = 4096, wishes: Wishes = {}) {
   const request = new Request(8192);
-  request.bytes.set(requestBytes(26, 0n, u32(major, minor, 131072, flags)));
+  request.bytes.set(requestBytes(26, 0n, u32(major, minor, 131072, flags, 0xffffffff)));
   const reply = new Reply(4096);
-  const { length, done, fillsZeros } = answerInit(request, reply, pageSize, enforce);
-  return { body: Buffer.from(reply.body.subarray(0, length)), done, fillsZeros };
+  const { length, agreement } = answerInit(request, reply, pageSize, wishes);
+  return { body: Buffer.from(reply.body.subarray(0, length)), agreement };
 }
 
 test("INIT takes the older minor version and only flags that the kernel offers", (t) => {
-  const { body, done } = init(7, 45, 0xffffffff, 4096, true);
-  t.true(done);
+  const { body, agreement } = init(7, 45, 0xffffffff, 4096, { enforce: true });
+  t.truthy(agreement);
   t.is(body.length, 64);
   t.deepEqual([body.readUInt32LE(0), body.readUInt32LE(4)], [7, 39]);
   const wanted = Object.values(initFlags).reduce((all, flag) => all | flag);
@@ -141,8 +142,23 @@ test("INIT takes the older minor version and only flags that the kernel offers",
 });
 
 test("zeros may be left out of replies only where the kernel agreed to fill them in", (t) => {
-  t.true(init(7, 45, 0xffffffff).fillsZeros);
-  t.false(init(7, 45, ~initFlags.WRITEBACK_CACHE).fillsZeros);
+  t.true(init(7, 45, 0xffffffff).agreement?.fillsZeros);
+  t.false(init(7, 45, ~initFlags.WRITEBACK_CACHE).agreement?.fillsZeros);
+});
+
+test("files are opened past the page cache only to be written to, of a kernel from Linux 6.9 on that offers to map them", (t) => {
+  const asked = (minor: number, flags: number, writable: boolean, pageCache = false) => {
+    const { body, agreement } = init(7, minor, flags, 4096, { writable, pageCache });
+    return [agreement?.pastCache, body.readUInt32LE(32)];
+  };
+  // FUSE_DIRECT_IO_ALLOW_MMAP of linux/fuse.h is bit 36 of the flags, of which bits 32 to 63 are the second word.
+  t.deepEqual(asked(45, 0xffffffff, true), [true, 1 << 4]);
+  t.deepEqual(asked(40, 0xffffffff, true), [true, 1 << 4]);
+  t.deepEqual(asked(39, 0xffffffff, true), [false, 0]);
+  t.deepEqual(asked(45, 0xffffffff, false), [false, 0]);
+  t.deepEqual(asked(45, 0xffffffff, true, true), [false, 0], "the page cache is wanted");
+  // A kernel without FUSE_INIT_EXT, bit 30, sends no second word: something else may lie there.
+  t.deepEqual(asked(45, ~(1 << 30), true), [false, 0]);
 });
 
 test("a request has at most 256 KiB whatever a page has", (t) => {
@@ -150,8 +166,8 @@ test("a request has at most 256 KiB whatever a page has", (t) => {
 });
 
 test("a kernel with a newer major version is told ours, and sends INIT again", (t) => {
-  const { body, done } = init(8, 0, 0);
-  t.false(done);
+  const { body, agreement } = init(8, 0, 0);
+  t.is(agreement, undefined);
   t.is(body.readUInt32LE(0), 7);
 });
 

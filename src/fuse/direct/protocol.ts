@@ -73,7 +73,9 @@ export const structures = {
     fields: { blocks: 0, bfree: 8, bavail: 16, files: 24, ffree: 32, bsize: 40, namelen: 44, frsize: 48 },
   },
   fuse_read_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, read_flags: 20, lock_owner: 24, flags: 32 } },
+  fuse_open_in: { size: 8, fields: { flags: 0, open_flags: 4 } },
   fuse_open_out: { size: 16, fields: { fh: 0, open_flags: 8 } },
+  fuse_release_in: { size: 24, fields: { fh: 0, flags: 8, release_flags: 12, lock_owner: 16 } },
   fuse_write_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, write_flags: 20, lock_owner: 24, flags: 32 } },
   fuse_write_out: { size: 8, fields: { size: 0 } },
   fuse_fallocate_in: { size: 32, fields: { fh: 0, offset: 8, length: 16, mode: 24 } },
@@ -168,6 +170,18 @@ export const initFlags = {
   MAX_PAGES: 1 << 22,
   CACHE_SYMLINKS: 1 << 23,
   NO_OPENDIR_SUPPORT: 1 << 24,
+  INIT_EXT: 1 << 30,
+} as const;
+
+/** Bits of flags2, which are there where INIT_EXT is: those above bit 31 in the kernel's list. */
+export const initFlags2 = {
+  DIRECT_IO_ALLOW_MMAP: 1 << (36 - 32),
+} as const;
+
+/** Bits of fuse_open_out.open_flags. */
+export const openFlags = {
+  DIRECT_IO: 1 << 0,
+  PARALLEL_DIRECT_WRITES: 1 << 6,
 } as const;
 
 /** The newest protocol that is spoken here, and the oldest kernel's that is understood (Linux 5.4). */
@@ -175,6 +189,10 @@ export const protocol = { major: 7, minor: 39, oldestMinor: 31 } as const;
 
 /** Of fuse_read_in.read_flags: set by the kernel on reads that bypass its page cache, and on no others. */
 export const READ_LOCKOWNER = 1 << 1;
+/** Of fuse_write_in.write_flags: the kernel writes back pages that were changed through a mapping. */
+export const WRITE_CACHE = 1 << 0;
+/** open(2)'s, on x86-64 and arm64. */
+const O_DSYNC = 0o10000;
 /** Of fuse_setattr_in.valid. */
 export const FATTR_SIZE = 1 << 3;
 /** The error field of a message that is no reply: the pages of a file's stretch are to be forgotten. */
@@ -245,6 +263,11 @@ export class Request {
     // The size is in the same place of both.
     if (opcode !== opcodes.READ && opcode !== opcodes.WRITE) return 0;
     return this.words[(header.size + structures.fuse_read_in.fields.size) >> 2];
+  }
+
+  /** Whether it is a WRITE of somebody who waits until it is durable (O_DSYNC, which O_SYNC has in it). */
+  get isSynchronous(): boolean {
+    return this.opcode === opcodes.WRITE && (this.u32(structures.fuse_write_in.fields.flags) & O_DSYNC) !== 0;
   }
 
   get isRoot(): boolean {

@@ -51,7 +51,7 @@ export function serve(
     arrivals.came();
     if (!unasked.has(request.opcode)) state.press(arrivals.waited, request.asker, request.bytesToMove >= LARGE);
     state.hear();
-    if (long.has(request.opcode)) state.lend();
+    if (long.has(request.opcode) || request.isSynchronous) state.lend();
     const { uniqueLow, uniqueHigh } = request;
     state.hold(uniqueLow, uniqueHigh);
     const result = session.answer(request, reply);

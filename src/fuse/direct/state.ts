@@ -2,6 +2,7 @@
  * What main thread and workers share: the descriptor to serve, counters, and which request each worker holds, so that
  * it can be answered when the worker dies. A worker alone writes its rows; the main thread reads them. No I/O.
  */
+import type { Agreement } from "./init.js";
 
 /** Plain data; shared, not copied, when given to a worker. */
 export interface SharedState {
@@ -37,8 +38,8 @@ const DESCRIPTOR = 0;
 const WANTED = 1;
 /** In `orders`: workers that wait for a request: never too many, so that none is left without a listener. */
 const LISTENING = 2;
-/** In `orders`: whether the kernel fills what a reply to a read lacks with zeros. */
-const FILLS_ZEROS = 3;
+/** In `orders`: what was agreed on with the kernel, as bits. */
+const AGREEMENT = 3;
 /** In `orders`: the worker that unpacks ahead of a reader, + 1; 0 if none does. */
 const AHEAD = 4;
 /** In `orders`: goes up when one that stands by is to come. */
@@ -51,6 +52,10 @@ const ASLEEP = 7;
 const GONE = 8;
 /** In `orders`: whether all who listened were held up lately: then whoever hears last calls another at once. */
 const HELD_UP = 9;
+
+/** Bits of AGREEMENT. */
+const FILLS_ZEROS = 1;
+const GOES_PAST_CACHE = 2;
 
 /** Requests that had to wait behind somebody else's, less twice those that hadn't to, for which one more is to listen. */
 const PRESSED = 64;
@@ -102,9 +107,10 @@ export class WorkerState {
     return order < 0 ? undefined : order - 1;
   }
 
-  /** Whether the kernel fills what a reply to a read lacks with zeros; known once there is a descriptor. */
-  get fillsZeros(): boolean {
-    return this.orders[FILLS_ZEROS] === 1;
+  /** What was agreed on with the kernel; known once there is a descriptor. */
+  get agreement(): Agreement {
+    const bits = this.orders[AGREEMENT]!;
+    return { fillsZeros: (bits & FILLS_ZEROS) !== 0, pastCache: (bits & GOES_PAST_CACHE) !== 0 };
   }
 
   /**
@@ -308,8 +314,8 @@ export class Overview {
   }
 
   /** Lets the workers serve `descriptor`, or end when there is none. */
-  start(descriptor: number | undefined, fillsZeros = false): void {
-    this.orders[FILLS_ZEROS] = fillsZeros ? 1 : 0;
+  start(descriptor: number | undefined, agreement?: Agreement): void {
+    this.orders[AGREEMENT] = (agreement?.fillsZeros ? FILLS_ZEROS : 0) | (agreement?.pastCache ? GOES_PAST_CACHE : 0);
     Atomics.store(this.orders, DESCRIPTOR, descriptor === undefined ? -1 : descriptor + 1);
     Atomics.notify(this.orders, DESCRIPTOR);
   }

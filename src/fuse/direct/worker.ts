@@ -77,15 +77,17 @@ async function run(start: WorkerStart): Promise<void> {
   const { invalidation } = start;
   const request = new Request(invalidation ? REQUEST_SIZE + settings.largestWriteRequest : REQUEST_SIZE);
   const reply = new Reply(settings.largestRequest);
-  if (invalidation) {
-    session.writing = { open: new OpenFiles(invalidation), ring: new InvalidationRing(invalidation, start.number) };
-    reply.attributesValid = CHANGING_SECONDS;
-  }
+  if (invalidation) reply.attributesValid = CHANGING_SECONDS;
   // The first such call loads a library, which takes some 10 ms: no reader is to wait for that.
   yieldProcessor();
   send({ kind: "built" });
   const fd = state.descriptor();
-  session.fillsZeros = state.fillsZeros;
+  const { fillsZeros, pastCache } = state.agreement;
+  session.fillsZeros = fillsZeros;
+  if (invalidation) {
+    const ring = new InvalidationRing(invalidation, start.number);
+    session.writing = { open: new OpenFiles(invalidation), ring, pastCache };
+  }
   if (start.number === start.state.workers) {
     if (fd !== undefined) await serveWhatIsLate(fd, session, request, reply, state);
   } else if (fd !== undefined)
