@@ -9,6 +9,7 @@ import { partitionAt, Written, ways } from "./written.js";
 const MiB = 1024 * 1024;
 const root = people.find(({ uid }) => uid === 0);
 const havePython = spawnSync("python3", ["--version"]).error === undefined;
+const haveFio = spawnSync("fio", ["--version"]).status === 0;
 
 for (const way of ways)
   for (const person of people) {
@@ -73,6 +74,55 @@ for n in range(3000):
       await place.ends(t);
     });
 
+    serial(`what a program writes without waiting for it, those see who read meanwhile, ${as}`, async (t) => {
+      if (!havePython || !haveFio) return void t.log("skipped: python3 or fio is not installed");
+      const place = new Written(t, person, way);
+      await place.mount("--writable", "--workers", "4");
+      // The kernel forgets others' pages before such writes, and the readers read them again before they are done.
+      const program = `
+import mmap, os, subprocess, sys, threading
+path, shared, fio = sys.argv[1], sys.argv[2] == "true", sys.argv[3:]
+size = 1 << 20
+reader, direct, writer = (os.open(path, flags) for flags in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECT, os.O_RDWR))
+view = mmap.mmap(writer, size) if shared else None
+ended = threading.Event()
+def read():
+    while not ended.is_set(): os.pread(reader, size, 0)
+def look():
+    while not ended.is_set(): view[0:size:512]
+threads = [threading.Thread(target=target) for target in ([read, read, look] if shared else [read, read])]
+for thread in threads: thread.start()
+try: subprocess.run(fio, check=True, timeout=60, stdout=subprocess.DEVNULL)
+finally:
+    ended.set()
+    for thread in threads: thread.join()
+page = mmap.mmap(-1, size)
+assert os.preadv(direct, [page], 0) == size
+read = os.pread(reader, size, 0)
+stale = [at for at in range(0, size, 4096) if read[at:at + 4096] != page[at:at + 4096]]
+assert not stale, ("read", stale)
+stale = [at for at in range(0, size, 4096) if shared and view[at:at + 4096] != page[at:at + 4096]]
+assert not stale, ("mapped", stale)
+`;
+      const fio = [
+        ...["fio", "--name=apart", `--filename=${place.file("p1.raw")}`, "--rw=randwrite", "--bs=4k", "--size=1M"],
+        ...[
+          "--ioengine=libaio",
+          "--direct=1",
+          "--time_based",
+          "--runtime=2",
+          "--refill_buffers",
+          "--allow_file_create=0",
+        ],
+      ];
+      // Few, whose replies wait until others forgot; and more than the kernel sends at a time.
+      for (const depth of [16, 400]) {
+        const words = [place.file("p1.raw"), `${driver === "direct"}`, ...fio, `--iodepth=${depth}`];
+        await place.works(t, "timeout", "120", "python3", "-c", program, ...words);
+      }
+      await place.ends(t);
+    });
+
     serial(
       `many who write to one file at once, at positions within the same blocks, lose nothing, ${as}`,
       async (t) => {
@@ -83,15 +133,18 @@ for n in range(3000):
         const stretch = 700;
         const program = `
         const { openSync, writeSync } = require("node:fs");
-        const [path, writer] = process.argv.slice(1);
+        const [path, writer, start] = process.argv.slice(1);
         const fd = openSync(path, "r+");
+        // All at once, if they have all been started by then.
+        while (Date.now() < start);
         for (let at = writer * ${stretch}; at + ${stretch} <= 4 * 1048576; at += ${writers * stretch})
           writeSync(fd, Buffer.alloc(${stretch}, 1 + Number(writer)), 0, ${stretch}, at);`;
         for (let at = 0; at + stretch <= 4 * MiB; at += stretch)
           place.expected.fill(1 + ((at / stretch) % writers), partitionAt + at, partitionAt + at + stretch);
+        const beginning = Date.now() + 1000;
         await Promise.all(
           Array.from({ length: writers }, (_, writer) =>
-            place.works(t, process.execPath, "-e", program, place.file("p1.raw"), `${writer}`),
+            place.works(t, process.execPath, "-e", program, place.file("p1.raw"), `${writer}`, `${beginning}`),
           ),
         );
         await place.isAsExpected(t, "while it is mounted");

@@ -22,6 +22,7 @@ for (const [mode, cipher, length] of [
   ["cbc-plain64", "aes-128-cbc", 16],
   ["cbc-plain", "aes-256-cbc", 32],
   ["cbc-benbi", "aes-256-cbc", 32],
+  ["xts-benbi", "aes-256-xts", 64],
 ] as const)
   test(`sectors that OpenSSL encrypted one by one are decrypted together: ${cipher}, ${mode}`, (t) => {
     const used = key.subarray(0, length);
@@ -29,7 +30,7 @@ for (const [mode, cipher, length] of [
       if (mode === "cbc-plain" && first > 7) continue;
       const plain = Buffer.from(Array.from({ length: 5 * cipherSector }, (_, at) => (at * at + first) & 0xff));
       const packed = [0, 1, 2, 3, 4].map((nth) => {
-        const one = createCipheriv(cipher, used, (mode === "cbc-benbi" ? blockNumber : vector)(first + nth));
+        const one = createCipheriv(cipher, used, (mode.endsWith("-benbi") ? blockNumber : vector)(first + nth));
         one.setAutoPadding(false);
         return one.update(plain.subarray(nth * cipherSector, (nth + 1) * cipherSector));
       });

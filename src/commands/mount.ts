@@ -63,7 +63,7 @@ export const mount: Command<Arguments> = {
     "page-cache": {
       type: "boolean",
       describe:
-        "With --writable: keep in memory what a program reads that opened the disk to write. It reads in small pieces faster then, and writes slower; it is always so before Linux 6.9",
+        "With --writable: keep in memory what a program reads that opened the disk to write. It reads in small pieces faster then, and writes slower; it is always so before Linux 6.12",
     },
     face: {
       value: "LIST",

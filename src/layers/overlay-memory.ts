@@ -7,7 +7,7 @@ export interface OverlayMemory {
   readonly present: SharedArrayBuffer;
   /** A byte of flags for each page of `present`. */
   readonly pages: SharedArrayBuffer;
-  /** Int32: locks, and whether flushing has failed (overlay.ts). */
+  /** Int32: locks, whether flushing has failed, and which flush was the last (overlay.ts). */
   readonly locks: SharedArrayBuffer;
   /** Int32, one for each thread: the page in which it is setting bits, + 1; 0 for none. */
   readonly setting: SharedArrayBuffer;
@@ -65,7 +65,7 @@ export function createOverlayMemory(size: number, owners: number, saved?: ByteSo
   return {
     present,
     pages,
-    locks: new SharedArrayBuffer((zones + 2) * 4),
+    locks: new SharedArrayBuffer((zones + 4) * 4),
     setting: new SharedArrayBuffer(owners * 4),
     counts: new SharedArrayBuffer(owners * countRow),
     size,

@@ -6,7 +6,7 @@ import { MemorySource } from "../bytes/memory.js";
 import { ImageError } from "../errors.js";
 import type { Layer, Run } from "./layer.js";
 import { OverlayDisk } from "./overlay.js";
-import { bitmapLength, createOverlayMemory, DIRTY, largestDisk } from "./overlay-memory.js";
+import { bitmapLength, createOverlayMemory, DIRTY, largestDisk, zones } from "./overlay-memory.js";
 
 const sector = 512;
 /** Not whole blocks: the last one is short. */
@@ -396,8 +396,8 @@ test("a thread that died in the middle holds no lock, and the pages that it was 
   t.throws(() => dead.flush(), { message: /dies/ });
   dies = false;
   // As it would stand had the thread ended there: locked by number 0.
-  const words = new Int32Array(memory.locks);
-  words.fill(2, 0, -1);
+  const words = new Int32Array(memory.locks, 0, zones + 1);
+  words.fill(2);
   OverlayDisk.releaseDead(memory, 0);
   t.true(words.every((word) => word === 0));
   const living = new OverlayDisk("d", memory, stores, [new Base()], 1);

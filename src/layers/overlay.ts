@@ -16,6 +16,8 @@
  * - **A bit that is seen is flushed.** Another thread may write into a block as soon as its bit is set, and have that
  *   flushed, before whoever set the bit has come to mark the page. So who sets bits says beforehand in which page, in a
  *   word of its own, and a flush takes these pages as marked.
+ * - **Who waited for another's flush seldom needs one of its own**: one that began after it had come has made durable what it
+ *   wrote. So of many who flush at a time two flushes serve all.
  * - **After bytes or bits could not be made durable nothing is durable any more**: the system has forgotten by then which of
  *   them it failed to write, and the next attempt would succeed. So no bit is written from then on, and every flush fails.
  * - **A thread may die at any instruction**: releaseDead() frees its locks. What it was making present is absent still, or
@@ -80,6 +82,9 @@ export interface OverlayStores {
 const FLUSH_LOCK = zones;
 /** In `locks`: 1 when bytes or bits could not be made durable. */
 const FAILED = zones + 1;
+/** In `locks`: flushes that have begun; and the number of the last that succeeded. They wrap around. */
+const FLUSHES = zones + 2;
+const FLUSHED = zones + 3;
 /** Pages of the bitmap that are written between two flushes of the data: 4 MiB of copies. */
 const pagesAtOnce = 1024;
 /** Blocks that one look at the bitmap goes on for where they are alike: 1 GiB. */
@@ -180,8 +185,12 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
   }
 
   flush(): void {
-    this.flushLock.acquire();
-    this.flushAndRelease();
+    const { words, flushLock } = this;
+    // One that is under way may have passed by what this thread has just written; the next one has not.
+    const underWay = Atomics.load(words, FLUSHES);
+    flushLock.acquire();
+    if (((Atomics.load(words, FLUSHED) - underWay) | 0) > 0) flushLock.release();
+    else this.flushAndRelease();
   }
 
   tryFlush(): boolean {
@@ -203,6 +212,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
   }
 
   private flushAndRelease(): void {
+    const flush = (Atomics.add(this.words, FLUSHES, 1) + 1) | 0;
     try {
       // Counted when written, so what is counted by now is in the pages that are flushed.
       const { bytesWritten } = this;
@@ -226,6 +236,7 @@ export class OverlayDisk extends LayeredDisk implements WritableDisk {
       )
         Atomics.and(this.pages, page, ~FLUSHING);
       this.counts[4] = bytesWritten;
+      Atomics.store(this.words, FLUSHED, flush);
     } finally {
       // Those that are FLUSHING still, after a failure, are taken again by the next flush.
       this.flushLock.release();

@@ -92,8 +92,8 @@ const empty = (): Invalidation => ({
 });
 
 /** struct fuse_write_in and its bytes. */
-const writeIn = (position: number, bytes: Buffer, flags = 0, length = bytes.length, handle = 0n, openedBy = 0) => [
-  u64(handle, BigInt(position)),
+const writeIn = (position: number, bytes: Buffer, flags = 0, length = bytes.length, openedBy = 0) => [
+  u64(0n, BigInt(position)),
   u32(length, flags),
   u64(0n),
   u32(openedBy, 0),
@@ -105,12 +105,14 @@ const allocateIn = (position: number, length: number, mode: number) => [
 ];
 const sizeIn = (to: number) => [u32(8, 0), u64(0n, BigInt(to)), Buffer.alloc(64)];
 const open = (file: number, flags: number = O_RDONLY) => [opcodes.OPEN, file, u32(flags, 0)] as const;
-const release = (file: number, handle = 0n) => [opcodes.RELEASE, file, u64(handle), Buffer.alloc(16)] as const;
-/** struct fuse_open_out: the handle, and FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES among its flags. */
-const opened = (answer: { body: Buffer } | undefined) => ({
-  handle: answer!.body.readBigUInt64LE(0),
-  flags: answer!.body.readUInt32LE(8),
-});
+const release = (file: number) => [opcodes.RELEASE, file, Buffer.alloc(24)] as const;
+/** Of struct fuse_open_out the flags: FOPEN_DIRECT_IO is 1, FOPEN_PARALLEL_DIRECT_WRITES 64. */
+const opened = (answer: { body: Buffer } | undefined) => answer!.body.readUInt32LE(8);
+/** struct fuse_read_in. */
+const readIn = (flags: number) => [u64(0n, 0n), u32(4096, flags), u64(0n), u32(0, 0)];
+/** FUSE_WRITE_CACHE; FUSE_WRITE_LOCKOWNER and FUSE_READ_LOCKOWNER, which direct input and output alone has. */
+const mapped = 1;
+const past = 2;
 
 test("WRITE writes and answers how many bytes", (t) => {
   const { ask, bytes } = writable();
@@ -149,14 +151,13 @@ test("a write past the page cache with O_DSYNC is flushed before it is answered;
   const { O_DSYNC, O_SYNC } = files;
   const data = Buffer.from("x");
   const { ask, flushes, fail } = writable(true);
-  const write = (handle: bigint, openedBy: number) =>
-    ask(opcodes.WRITE, 7, ...writeIn(0, data, 0, 1, handle, openedBy))!;
-  t.deepEqual([write(1n, O_RDWR).error, flushes()], [0, 0]);
-  t.deepEqual([write(1n, O_RDWR | O_DSYNC).error, flushes()], [0, 1]);
-  t.deepEqual([write(1n, O_WRONLY | O_SYNC).error, flushes()], [0, 2]);
-  t.deepEqual([write(0n, O_RDWR | O_DSYNC).error, flushes()], [0, 2]);
+  const write = (flags: number, openedBy: number) => ask(opcodes.WRITE, 7, ...writeIn(0, data, flags, 1, openedBy))!;
+  t.deepEqual([write(past, O_RDWR).error, flushes()], [0, 0]);
+  t.deepEqual([write(past, O_RDWR | O_DSYNC).error, flushes()], [0, 1]);
+  t.deepEqual([write(past, O_WRONLY | O_SYNC).error, flushes()], [0, 2]);
+  t.deepEqual([write(0, O_RDWR | O_DSYNC).error, flushes()], [0, 2]);
   fail("EIO");
-  t.is(write(1n, O_RDWR | O_DSYNC).error, EIO);
+  t.is(write(past, O_RDWR | O_DSYNC).error, EIO);
 });
 
 test("FSYNC flushes", (t) => {
@@ -214,6 +215,18 @@ test("while no other file is open nothing is to be forgotten; while one is, the 
   ]);
 });
 
+test("after zeroing that failed those who read the same file forget the bytes too", (t) => {
+  const { ask, fail, taken } = writable(true);
+  ask(...open(7));
+  ask(opcodes.READ, 7, ...readIn(0));
+  fail("EIO");
+  t.is(ask(opcodes.FALLOCATE, 7, ...allocateIn(5, 7, 3))!.error, EIO);
+  t.deepEqual(
+    taken().map(({ file, position, length, reply }) => [file, position, length, reply]),
+    [[7, 5, 7, ReplyKind.none]],
+  );
+});
+
 test("after a write that failed others forget the bytes too, of which a part may be there; the reply is sent at once", (t) => {
   const { ask, fail, taken } = writable();
   ask(...open(8));
@@ -225,17 +238,19 @@ test("after a write that failed others forget the bytes too, of which a part may
     [
       [8, 0, 2, ReplyKind.none],
       [8, 5, 7, ReplyKind.none],
+      // The kernel forgets its own pages of what it zeroed only when that succeeded.
+      [7, start + 5, 7, ReplyKind.none],
     ],
   );
 });
 
 test("what the kernel writes back from mapped pages is answered at once, and who synchronises waits until others forgot it", (t) => {
   const { ask, taken } = writable();
-  const mapped = 1;
   ask(...open(7));
   ask(...open(8));
   t.is(ask(opcodes.FSYNC, 8, Buffer.alloc(16))!.error, 0, "nothing was handed over yet");
   t.is(ask(opcodes.WRITE, 7, ...writeIn(start, Buffer.from("one"))), undefined);
+  t.is(ask(opcodes.FSYNC, 8, Buffer.alloc(16))!.error, 0, "who wrote waits for that, and who synchronises needn't");
   t.is(ask(opcodes.WRITE, 8, ...writeIn(0, Buffer.from("mapped"), mapped))!.body.readUInt32LE(0), 6);
   t.is(ask(opcodes.WRITE, 8, ...writeIn(5000, Buffer.from("elsewhere"), mapped))!.body.readUInt32LE(0), 9);
   t.is(ask(opcodes.FSYNC, 8, Buffer.alloc(16)), undefined);
@@ -243,8 +258,8 @@ test("what the kernel writes back from mapped pages is answered at once, and who
     taken().map(({ file, length, reply }) => [file, length, reply]),
     [
       [8, 3, ReplyKind.written],
-      [7, 6, ReplyKind.none],
-      [7, 9, ReplyKind.none],
+      [7, 6, ReplyKind.writtenBack],
+      [7, 9, ReplyKind.writtenBack],
       [noFile, 0, ReplyKind.empty],
     ],
   );
@@ -252,37 +267,51 @@ test("what the kernel writes back from mapped pages is answered at once, and who
 
 test("who opens a file to write goes past the page cache where that was agreed on, and who only reads doesn't", (t) => {
   const { ask } = writable(true);
-  t.deepEqual(opened(ask(...open(7))), { handle: 0n, flags: 0 });
-  for (const flags of [O_WRONLY, O_RDWR]) t.deepEqual(opened(ask(...open(7, flags))), { handle: 1n, flags: 1 | 64 });
-  t.deepEqual(opened(writable(false).ask(...open(7, O_RDWR))), { handle: 0n, flags: 0 });
+  t.is(opened(ask(...open(7))), 0);
+  for (const flags of [O_WRONLY, O_RDWR]) t.is(opened(ask(...open(7, flags))), 1 | 64);
+  t.is(opened(writable(false).ask(...open(7, O_RDWR))), 0);
 });
 
-test("what is written past the page cache those who read the same file forget, and the reply waits for that", (t) => {
-  const { ask, taken } = writable(true);
-  const past = (position: number, words: string, flags = 0) =>
-    ask(opcodes.WRITE, 7, ...writeIn(position, Buffer.from(words), flags, words.length, 1n));
-  ask(...open(7, O_RDWR));
-  ask(...open(7, O_RDWR));
-  t.is(past(0, "nobody reads")!.error, 0);
-  ask(...open(7));
-  t.is(past(0, "reader"), undefined);
-  t.is(past(3, "the same bytes again"), undefined, "it holds no page that the first waits for");
-  t.is(past(600, "mapped", 1)!.error, 0, "the kernel has the page that it writes back");
-  t.is(ask(opcodes.FALLOCATE, 7, ...allocateIn(0, 10, 3))!.error, 0, "the kernel forgets those of its file itself");
-  ask(...release(7));
-  t.is(past(0, "nobody any more")!.error, 0);
-  ask(...release(7, 1n));
-  ask(...open(8, O_RDWR));
-  t.is(past(start, "may be mapped there"), undefined);
-  t.deepEqual(
-    taken().map(({ file, position, length, reply }) => [file, position, length, reply]),
-    [
-      [7, 0, 6, ReplyKind.written],
-      [7, 3, 20, ReplyKind.written],
-      [8, 0, 19, ReplyKind.written],
-    ],
-  );
-});
+for (const [agreed, how] of [
+  [true, "a file that is opened past the page cache"],
+  [false, "a file that is opened as usual, with O_DIRECT"],
+] as const)
+  test(`what is written past the page cache those who have pages of the same file forget, and the reply waits for that: ${how}`, (t) => {
+    const { ask, taken } = writable(agreed);
+    const write = (position: number, words: string, flags = past) =>
+      ask(opcodes.WRITE, 7, ...writeIn(position, Buffer.from(words), flags));
+    ask(...open(7, O_RDWR));
+    ask(opcodes.READ, 7, ...readIn(past));
+    t.is(write(0, "nobody has pages")!.error, 0);
+    ask(...open(7));
+    t.is(write(0, "nobody has read")!.error, 0);
+    ask(opcodes.READ, 7, ...readIn(0));
+    t.is(write(0, "reader"), undefined);
+    t.is(write(3, "the same bytes again"), undefined, "it holds no page that the first waits for");
+    t.is(write(600, "mapped", mapped)!.error, 0, "the kernel has the page that it writes back");
+    t.is(write(600, "cached", 0)!.error, 0, "and that through which is written");
+    t.is(ask(opcodes.FALLOCATE, 7, ...allocateIn(0, 10, 3))!.error, 0, "the kernel forgets those of its file itself");
+    ask(...release(7));
+    t.is(write(5, "pages are left"), undefined);
+    ask(...release(7));
+    ask(...open(7, O_RDWR));
+    t.is(write(0, "the kernel forgot them")!.error, 0);
+    t.is(write(0, "cached", 0)!.error, 0);
+    t.is(write(0, "what was written has pages"), undefined);
+    ask(...open(8, O_RDWR));
+    t.is(write(start, "others may be mapped"), undefined);
+    t.deepEqual(
+      taken().map(({ file, position, length, reply }) => [file, position, length, reply]),
+      [
+        [7, 0, 6, ReplyKind.written],
+        [7, 3, 20, ReplyKind.written],
+        [7, 5, 14, ReplyKind.written],
+        [7, 0, 26, ReplyKind.written],
+        [8, 0, 20, ReplyKind.none],
+        [7, start, 20, ReplyKind.written],
+      ],
+    );
+  });
 
 test("of two who write to the same page through two files, the second isn't kept waiting", (t) => {
   const { ask, taken } = writable();

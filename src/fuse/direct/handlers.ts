@@ -20,6 +20,7 @@ import {
   structures,
   UNKNOWN_INODE,
   WRITE_CACHE,
+  WRITE_LOCKOWNER,
 } from "./protocol.js";
 
 export const NO_REPLY = -65536;
@@ -28,8 +29,6 @@ export const LATER = -65537;
 
 /** Of fuse_open_in.flags: O_RDONLY is none of these bits. */
 const O_ACCMODE = 3;
-/** A handle that goes past the page cache; others have 0. */
-const PAST_CACHE = 1;
 
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
@@ -165,6 +164,7 @@ function read(session: Session, request: Request, reply: Reply): number {
   if (cached && session.fillsZeros && tree.zerosAt && tree.zerosAt(file, position) >= length) return 0;
   if (length > reply.capacity) throw new Error(`the kernel asked for ${length} bytes, more than was agreed on`);
   if (session.chunks) session.chunks.isKept = cached;
+  if (cached) session.writing?.open.hasPages(file);
   let filled = 0;
   try {
     while (filled < length) {
@@ -339,19 +339,15 @@ function open(session: Session, request: Request, reply: Reply): number {
   const { writing } = session;
   if (!writing) return -errno.ENOSYS;
   const { size, fields } = structures.fuse_open_out;
-  const pastCache = writing.pastCache && (request.u32(structures.fuse_open_in.fields.flags) & O_ACCMODE) !== 0;
-  writing.open.opened(session.file(request), pastCache);
+  writing.open.opened(session.file(request));
   reply.clear(0, size);
-  if (pastCache) {
-    reply.u64(fields.fh, PAST_CACHE);
+  if (writing.pastCache && (request.u32(structures.fuse_open_in.fields.flags) & O_ACCMODE) !== 0)
     reply.u32(fields.open_flags, openFlags.DIRECT_IO | openFlags.PARALLEL_DIRECT_WRITES);
-  }
   return size;
 }
 
 function release(session: Session, request: Request): number {
-  const pastCache = request.u64(structures.fuse_release_in.fields.fh) === PAST_CACHE;
-  session.writing?.open.closed(session.file(request), pastCache);
+  session.writing?.open.closed(session.file(request));
   return 0;
 }
 
@@ -362,7 +358,8 @@ function write(session: Session, request: Request, reply: Reply): number {
   const file = session.file(request);
   const position = request.u64(fields.offset);
   const isWrittenBack = (request.u32(fields.write_flags) & WRITE_CACHE) !== 0;
-  const pastCache = !isWrittenBack && request.u64(fields.fh) === PAST_CACHE;
+  const pastCache = (request.u32(fields.write_flags) & WRITE_LOCKOWNER) !== 0;
+  if (!pastCache) writing.open.hasPages(file);
   const rest = tree.attributes(file).size - position;
   const length = Math.min(request.u32(fields.size), rest);
   // As at the end of a device: what fits is written, and then there is no space.
@@ -370,14 +367,14 @@ function write(session: Session, request: Request, reply: Reply): number {
   const changes = tree.changes;
   const failed = refused(session, () => {
     changes.write(file, position, request.data(size, length));
-    // Of writes through the page cache the kernel asks for that itself.
+    // The kernel doesn't ask for that after these, or not after all; of those through the page cache it does.
     if (pastCache && request.isSynchronous) changes.flush();
   });
   const written = { file, position, length };
   if (failed !== 0) return forgetAfter(failed, session, request, written, pastCache);
   reply.u32(structures.fuse_write_out.fields.size, length);
   reply.u32(structures.fuse_write_out.fields.size + 4, 0);
-  const kind = isWrittenBack ? ReplyKind.none : ReplyKind.written;
+  const kind = isWrittenBack ? ReplyKind.writtenBack : ReplyKind.written;
   const handed = forgetElsewhere(session, request, written, pastCache, kind);
   return handed ? NO_REPLY : structures.fuse_write_out.size;
 }
@@ -398,8 +395,8 @@ function allocate(session: Session, request: Request): number {
   if (length <= 0) return 0;
   const failed = refused(session, () => tree.changes!.clear(file, position, length));
   const cleared = { file, position, length };
-  // Of this file the kernel forgets them itself.
-  if (failed !== 0) return forgetAfter(failed, session, request, cleared, false);
+  // Of this file the kernel forgets them itself, unless it fails; and it holds none meanwhile.
+  if (failed !== 0) return forgetAfter(failed, session, request, cleared, true);
   return forgetElsewhere(session, request, cleared, false, ReplyKind.empty) ? NO_REPLY : 0;
 }
 
@@ -407,7 +404,8 @@ const synchronise: Handler = (session, request) => {
   const { changes } = session.tree;
   if (!changes) return -errno.ENOSYS;
   const failed = refused(session, () => changes.flush());
-  // What was changed through a mapping is seen through the other files from then on.
+  // What was changed through a mapping is seen through the other files from then on. It isn't where so much was written that
+  // everything is to be forgotten: then it is soon.
   if (failed === 0 && session.writing?.ring.giveReply(request.uniqueLow, request.uniqueHigh)) return NO_REPLY;
   return failed;
 };
@@ -457,7 +455,7 @@ function forgetElsewhere(
   const { open, ring } = session.writing!;
   const { file, position, length } = written;
   const shares = session.tree.changes!.others(file, position, length).filter((share) => open.isOpen(share.file));
-  if (pastCache && open.isCached(file)) shares.push(written);
+  if (pastCache && open.mayHavePages(file)) shares.push(written);
   if (shares.length === 0) return false;
   return ring.give(shares, pastCache ? undefined : written, reply, request.uniqueLow, request.uniqueHigh, length);
 }

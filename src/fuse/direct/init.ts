@@ -8,6 +8,11 @@ const initOut = structures.fuse_init_out.fields;
 
 /** Requests for which nobody waits (readahead) that the kernel sends before it holds further ones back. */
 const MOST_BACKGROUND = 64;
+/**
+ * The same of a mount that is written to, where those are among them whose reply waits until others forgot what was written
+ * (`mostAwaited`): what they wait for is to find room. Normal users get 83 at least (a machine of 256 MiB).
+ */
+const MOST_BACKGROUND_WRITING = 256;
 
 /**
  * What is asked for:
@@ -37,10 +42,10 @@ const always =
   initFlags.INIT_EXT;
 
 /**
- * The first kernel (Linux 6.9) that goes past the page cache and keeps mappings right at that: it has those who write wait for
- * each other while somebody has the file mapped.
+ * The first kernel (Linux 6.12) that goes past the page cache properly. From 6.9 on those who write wait for each other while
+ * somebody has the file mapped shared or open to read; but until 6.12 who opened it so could wait for ever.
  */
-const firstPastCache = 40;
+const firstPastCache = 41;
 
 /** What a mount wants of the kernel. */
 export interface Wishes {
@@ -91,7 +96,7 @@ export function answerInit(
   const offered = (agreed & initFlags.INIT_EXT) !== 0 ? request.u32(initIn.flags2) : 0;
   const agreed2 = writable && !pageCache && minor >= firstPastCache ? initFlags2.DIRECT_IO_ALLOW_MMAP & offered : 0;
   reply.u32(initOut.flags2, agreed2);
-  reply.u16(initOut.max_background, MOST_BACKGROUND);
+  reply.u16(initOut.max_background, writable ? MOST_BACKGROUND_WRITING : MOST_BACKGROUND);
   reply.u16(initOut.congestion_threshold, (MOST_BACKGROUND * 3) / 4);
   // A small value lets the workers' request buffers be small.
   reply.u32(initOut.max_write, writable ? settings.largestWriteRequest : 4096);

@@ -7,6 +7,7 @@ import {
   everyFile,
   type Invalidation,
   InvalidationRing,
+  mostAwaited,
   noFile,
   OpenFiles,
   ReplyKind,
@@ -63,15 +64,34 @@ test("the reply of who holds no pages is handed over whatever is waited for", (t
   t.false(giver.give([{ ...share, file: 3 }], share, written, 3, 0, 512));
 });
 
-test("a reply alone is handed over when something is to be forgotten before it, and is taken after that", (t) => {
+test("no more replies to writes wait at a time than leave the kernel places for those who are waited for", (t) => {
+  const { giver, taker } = ring();
+  const give = () => giver.give([{ file: 2, position: 0, length: 512 }], undefined, written, 1, 0, 512);
+  for (let count = 0; count < mostAwaited; count++) t.true(give());
+  t.false(give());
+  giver.give([{ file: 2, position: 0, length: 512 }], undefined, ReplyKind.writtenBack, 1, 0, 512);
+  t.true(giver.giveReply(7, 8), "who synchronises has none of these places");
+  const next = empty();
+  taker.take(next);
+  t.false(give());
+  taker.finish(next);
+  t.true(give());
+  t.false(give());
+});
+
+test("a reply alone is handed over when something was written back before it, and is taken after that", (t) => {
   const { giver, taker } = ring();
   t.false(giver.giveReply(7, 8), "nothing is to be forgotten");
   const share = { file: 2, position: 0, length: 512 };
   giver.give([share], share, none, 1, 0, 512);
-  t.true(giver.giveReply(7, 8));
+  t.false(giver.giveReply(7, 8), "nobody who synchronises waits for that");
   const next = empty();
   taker.take(next);
-  t.is(next.file, 2);
+  taker.finish(next);
+  t.false(giver.give([share], share, ReplyKind.writtenBack, 1, 0, 512));
+  t.true(giver.giveReply(7, 8));
+  taker.take(next);
+  t.deepEqual([next.file, next.reply], [2, ReplyKind.writtenBack]);
   taker.finish(next);
   taker.take(next);
   t.deepEqual([next.file, next.reply, next.uniqueLow, next.uniqueHigh], [noFile, ReplyKind.empty, 7, 8]);
@@ -79,33 +99,41 @@ test("a reply alone is handed over when something is to be forgotten before it, 
   t.false(giver.giveReply(9, 8));
 });
 
-test("whether somebody has a file open, and whether through the page cache, are counted apart", (t) => {
+test("a file has pages from the first that is read or written on, until it is opened anew when nobody has it open", (t) => {
   const { memory } = ring();
-  const open = new OpenFiles(memory);
-  const other = new OpenFiles(memory);
-  open.opened(4, true);
-  t.deepEqual([other.isOpen(4), other.isCached(4)], [true, false]);
-  other.opened(4, false);
-  open.closed(4, true);
-  t.deepEqual([open.isOpen(4), open.isCached(4)], [true, true]);
-  open.closed(4, false);
-  t.deepEqual([open.isOpen(4), open.isCached(4)], [false, false]);
-  t.true(open.isCached(10 ** 9), "one that isn't counted may be");
+  const [open, other] = [new OpenFiles(memory), new OpenFiles(memory)];
+  const state = () => [open.isOpen(4), open.mayHavePages(4)];
+  t.deepEqual(state(), [false, false]);
+  other.opened(4);
+  t.deepEqual(state(), [true, false]);
+  open.hasPages(4);
+  other.hasPages(4);
+  t.deepEqual(state(), [true, true]);
+  open.opened(4);
+  t.deepEqual(state(), [true, true], "those of the first are left");
+  open.closed(4);
+  t.deepEqual(state(), [true, true]);
+  other.closed(4);
+  t.deepEqual(state(), [false, true], "pages may be left");
+  open.opened(4);
+  t.deepEqual(state(), [true, false]);
+  open.opened(10 ** 9);
+  t.deepEqual([open.isOpen(10 ** 9), open.mayHavePages(10 ** 9)], [true, true], "one that isn't counted");
 });
 
 test("where there is no room nobody waits: everything is forgotten soon", (t) => {
   const { giver, taker, memory } = ring();
   const give = (unique: number) =>
     giver.give([{ file: 3, position: 0, length: 1 }], { file: 2, position: 0, length: 1 }, written, unique, 0, 1);
-  for (let count = 0; count < capacity; count++) t.true(give(count));
+  for (let count = 0; count < capacity; count++) t.is(give(count), count < mostAwaited);
   t.false(give(capacity));
   const next = empty();
   taker.take(next);
   t.deepEqual([next.file, next.reply], [everyFile, none]);
   taker.finish(next);
   const open = new OpenFiles(memory);
-  for (const file of [5, 2, 5]) open.opened(file, false);
-  open.closed(2, false);
+  for (const file of [5, 2, 5]) open.opened(file);
+  open.closed(2);
   t.deepEqual([...open.all()], [5]);
   InvalidationRing.end(memory);
   for (let count = 0; count < capacity; count++) {
@@ -128,7 +156,7 @@ test("what several threads hand over at a time arrives whole, each once, whateve
       const ring = new InvalidationRing(memory, owner);
       for (let n = 0; n < each; n++) {
         const shares = [{ file: owner, position: n, length: n + 1 }, { file: owner + 10, position: n, length: n + 2 }];
-        while (!ring.give(shares, { file: 100, position: 0, length: n }, 2, n, owner, n));
+        while (!ring.give(shares, { file: 100, position: 0, length: n }, 1, n, owner, n));
       }
     });`;
   const module = new URL("./invalidation.js", import.meta.url).href;
@@ -148,7 +176,7 @@ test("what several threads hand over at a time arrives whole, each once, whateve
     taker.take(next);
     while (next.file === everyFile) taker.take(next);
     taker.finish(next);
-    if (first.length !== n + 1 || first.reply !== none || next.length !== n + 2 || next.reply !== written)
+    if (first.length !== n + 1 || first.reply !== none || next.length !== n + 2 || next.reply !== ReplyKind.empty)
       t.fail(`torn: ${JSON.stringify([first, next])}`);
     if (next.file !== owner + 10 || next.uniqueLow !== n || next.uniqueHigh !== owner || next.written !== n)
       t.fail(`torn: ${JSON.stringify([first, next])}`);

@@ -10,17 +10,18 @@
  *
  * - Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
  * - **Who writes past the page cache leaves the pages of others as they were, of the same file too.** The kernel forgets those
- *   before it sends what is written, and newer ones once more afterwards; but a write that a program doesn't wait for it
- *   leaves at the first, after which who only reads may have read the old bytes again. So where somebody has the file open
- *   to read, its pages are forgotten here.
+ *   before it sends what is written, and once more afterwards, but not after an O_DIRECT write that a program doesn't wait for,
+ *   nor did every kernel. Meanwhile somebody may have read the old bytes again. So where pages of the file were read or written
+ *   since it was opened, those of what was written are forgotten here.
  * - **Two who write the same page through two files at once must not wait for each other.** The kernel keeps the page of a
  *   partial write locked until its reply. The first one's reply waits for the second one's page to be forgotten; so where
  *   an entry for what was just written is in the ring, the reply isn't handed over but sent at once. What both see in the
  *   end is the same; for the moment between, neither order of two writes at a time is wrong. Who writes past the page cache
- *   holds no page, and its reply can always wait.
+ *   holds no page, and its reply can wait, but for so many others: an O_DIRECT write that a program doesn't wait for has one
+ *   of the kernel's places for requests in the background, and a page that is waited for may need one to be read.
  * - **Changes to mapped pages are answered at once.** The kernel writes them back when it is asked to forget them, and waits for
  *   that; and it holds them back while somebody who goes past the page cache waits for others of the same file that are
- *   under way. Only who synchronises waits, for all that was handed over before.
+ *   under way. Only who synchronises waits until others forgot such changes.
  * - **Nobody waits for room**: where the ring is full, all pages of all files are forgotten soon, and replies sent at once.
  */
 import { SharedLock } from "../../bytes/shared-lock.js";
@@ -29,7 +30,7 @@ import type { FileId, Share } from "../../filesystems/filesystem.js";
 /** Plain data; shared, not copied, when given to a thread. */
 export interface InvalidationMemory {
   readonly ring: SharedArrayBuffer;
-  /** Int32: how often each of the first files is open; and of each, how often with a page cache. */
+  /** Int32, one for each of the first files (OpenFiles). */
   readonly opens: SharedArrayBuffer;
 }
 
@@ -40,10 +41,15 @@ const DONE = 2;
 const ENDING = 3;
 /** 1 when there was no room. */
 const ALL = 4;
+/** Replies to writes that were handed over and not sent yet. */
+const AWAITED = 5;
 const FIRST = 16;
 const ENTRY = 16;
 /** More than all requests that are usually under way, each with some files. */
 export const capacity = 4096;
+
+/** Replies to writes that wait at a time: far fewer than the kernel sends requests in the background (init.ts). */
+export const mostAwaited = 32;
 
 /** Files whose opens are counted, by FileId; further ones are taken for open. */
 const counted = 65536;
@@ -58,7 +64,13 @@ export const everyFile = -1;
 export const noFile = -2;
 
 /** What a reply has behind its header. */
-export const ReplyKind = { none: 0, empty: 1, written: 2 } as const;
+export const ReplyKind = {
+  none: 0,
+  empty: 1,
+  written: 2,
+  /** There is none, but who synchronises waits for this. */
+  writtenBack: 3,
+} as const;
 
 export interface Invalidation {
   file: FileId;
@@ -75,47 +87,56 @@ export interface Invalidation {
 export function createInvalidationMemory(): InvalidationMemory {
   return {
     ring: new SharedArrayBuffer((FIRST + capacity * ENTRY) * 4),
-    opens: new SharedArrayBuffer(2 * counted * 4),
+    opens: new SharedArrayBuffer(counted * 4),
   };
 }
 
 const entryAt = (entry: number) => FIRST + (entry & (capacity - 1)) * ENTRY;
 
-/** Which files are open, as all threads know. */
+/**
+ * Which files are open, and of which the kernel may have pages, as all threads know: a word for each, with twice how often it
+ * is open, and 1 more when there may be pages.
+ */
 export class OpenFiles {
   private readonly opens: Int32Array;
-  private readonly cached: Int32Array;
 
   constructor(memory: InvalidationMemory) {
-    this.opens = new Int32Array(memory.opens, 0, counted);
-    this.cached = new Int32Array(memory.opens, counted * 4, counted);
+    this.opens = new Int32Array(memory.opens);
   }
 
-  /** @param pastCache whether what is read and written so leaves no pages behind, but for what is mapped */
-  opened(file: FileId, pastCache: boolean): void {
+  /** Called before whoever opened it is told: the kernel forgets its pages then. */
+  opened(file: FileId): void {
+    const { opens } = this;
     if (file >= counted) return;
-    Atomics.add(this.opens, file, 1);
-    if (!pastCache) Atomics.add(this.cached, file, 1);
+    for (let seen = opens[file]!; ; ) {
+      // Of those who have it open already pages may come at any moment.
+      const found = Atomics.compareExchange(opens, file, seen, seen < 2 ? 2 : seen + 2);
+      if (found === seen) return;
+      seen = found;
+    }
   }
 
-  closed(file: FileId, pastCache: boolean): void {
-    if (file >= counted) return;
-    Atomics.sub(this.opens, file, 1);
-    if (!pastCache) Atomics.sub(this.cached, file, 1);
+  closed(file: FileId): void {
+    if (file < counted) Atomics.sub(this.opens, file, 2);
   }
 
   isOpen(file: FileId): boolean {
-    return file >= counted || Atomics.load(this.opens, file) > 0;
+    return file >= counted || Atomics.load(this.opens, file) >= 2;
   }
 
-  /** Whether somebody has it open who reads through the page cache. */
-  isCached(file: FileId): boolean {
-    return file >= counted || Atomics.load(this.cached, file) > 0;
+  /** Called before the bytes of a page of it are read, or written from one. */
+  hasPages(file: FileId): void {
+    if (file < counted && (Atomics.load(this.opens, file) & 1) === 0) Atomics.or(this.opens, file, 1);
+  }
+
+  /** Called after something was written: whether pages of before may be left. */
+  mayHavePages(file: FileId): boolean {
+    return file >= counted || (Atomics.load(this.opens, file) & 1) !== 0;
   }
 
   /** All that are open, of those counted. */
   *all(): Iterable<FileId> {
-    for (let file = 0; file < counted; file++) if (this.opens[file]! > 0) yield file;
+    for (let file = 0; file < counted; file++) if (this.opens[file]! >= 2) yield file;
   }
 }
 
@@ -147,7 +168,7 @@ export class InvalidationRing {
   ): boolean {
     const { words } = this;
     this.lock.acquire();
-    let handed = reply !== ReplyKind.none;
+    let handed = reply === ReplyKind.written || reply === ReplyKind.empty;
     try {
       const given = words[GIVEN]!;
       const done = Atomics.load(words, DONE);
@@ -156,12 +177,18 @@ export class InvalidationRing {
         handed = false;
       } else {
         if (handed && held) handed = !this.isAwaited(held, done, given);
+        // Of what isn't awaited by a write there may be more: it has none of the kernel's places.
+        if (handed && reply === ReplyKind.written) {
+          handed = Atomics.load(words, AWAITED) < mostAwaited;
+          if (handed) Atomics.add(words, AWAITED, 1);
+        }
         for (const [index, { file, position, length }] of shares.entries()) {
           const at = entryAt(given + index);
           this.number(at, file);
           this.number(at + 2, position);
           this.number(at + 4, length);
-          words[at + 6] = handed && index === shares.length - 1 ? reply : ReplyKind.none;
+          const isLast = index === shares.length - 1;
+          words[at + 6] = reply === ReplyKind.writtenBack || (handed && isLast) ? reply : ReplyKind.none;
           words[at + 7] = uniqueLow;
           words[at + 8] = uniqueHigh;
           words[at + 9] = written;
@@ -176,12 +203,15 @@ export class InvalidationRing {
   }
 
   /**
-   * Hands over the empty reply to send when all that was handed over before is forgotten.
-   * @returns false when it is the caller's to send, now: all is forgotten, or there is no room
+   * Hands over the empty reply to send when the others' pages of all that was written back before are forgotten.
+   * @returns false when it is the caller's to send, now: they are, or there is no room
    */
   giveReply(uniqueLow: number, uniqueHigh: number): boolean {
     const { words } = this;
-    if (Atomics.load(words, DONE) === Atomics.load(words, GIVEN)) return false;
+    const given = Atomics.load(words, GIVEN);
+    let entry = Atomics.load(words, DONE);
+    while (entry !== given && words[entryAt(entry) + 6] !== ReplyKind.writtenBack) entry = (entry + 1) | 0;
+    if (entry === given) return false;
     const nothing = [{ file: noFile, position: 0, length: 0 }];
     return this.give(nothing, undefined, ReplyKind.empty, uniqueLow, uniqueHigh, 0);
   }
@@ -213,8 +243,10 @@ export class InvalidationRing {
   }
 
   /** What was taken is forgotten; its reply may be sent after this. */
-  finish({ file }: Invalidation): void {
-    if (file !== everyFile) Atomics.add(this.words, DONE, 1);
+  finish({ file, reply }: Invalidation): void {
+    if (file === everyFile) return;
+    Atomics.add(this.words, DONE, 1);
+    if (reply === ReplyKind.written) Atomics.sub(this.words, AWAITED, 1);
   }
 
   /** There will be nothing more. */

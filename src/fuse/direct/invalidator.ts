@@ -51,7 +51,7 @@ function run({ memory, fd, owner }: InvalidatorStart): void {
     if (next.file === everyFile) for (const file of open.all()) forget(file, 0, 0);
     else if (next.file !== noFile) forget(next.file, next.position, next.length);
     ring.finish(next);
-    if (next.reply === ReplyKind.none) continue;
+    if (next.reply !== ReplyKind.written && next.reply !== ReplyKind.empty) continue;
     const length = header.size + (next.reply === ReplyKind.written ? written.size : 0);
     reply.writeUInt32LE(length, header.fields.len);
     reply.writeInt32LE(0, header.fields.error);

@@ -75,7 +75,6 @@ export const structures = {
   fuse_read_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, read_flags: 20, lock_owner: 24, flags: 32 } },
   fuse_open_in: { size: 8, fields: { flags: 0, open_flags: 4 } },
   fuse_open_out: { size: 16, fields: { fh: 0, open_flags: 8 } },
-  fuse_release_in: { size: 24, fields: { fh: 0, flags: 8, release_flags: 12, lock_owner: 16 } },
   fuse_write_in: { size: 40, fields: { fh: 0, offset: 8, size: 16, write_flags: 20, lock_owner: 24, flags: 32 } },
   fuse_write_out: { size: 8, fields: { size: 0 } },
   fuse_fallocate_in: { size: 32, fields: { fh: 0, offset: 8, length: 16, mode: 24 } },
@@ -191,6 +190,8 @@ export const protocol = { major: 7, minor: 39, oldestMinor: 31 } as const;
 export const READ_LOCKOWNER = 1 << 1;
 /** Of fuse_write_in.write_flags: the kernel writes back pages that were changed through a mapping. */
 export const WRITE_CACHE = 1 << 0;
+/** The same: set by the kernel on writes that bypass its page cache, and on no others. */
+export const WRITE_LOCKOWNER = 1 << 1;
 /** open(2)'s, on x86-64 and arm64. */
 const O_DSYNC = 0o10000;
 /** Of fuse_setattr_in.valid. */
