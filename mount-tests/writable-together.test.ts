@@ -123,37 +123,40 @@ assert not stale, ("mapped", stale)
       await place.ends(t);
     });
 
-    serial(
-      `many who write to one file at once, at positions within the same blocks, lose nothing, ${as}`,
-      async (t) => {
-        const place = new Written(t, person, way);
-        await place.mount(`--writable=${place.overlay}`, "--workers", "4");
-        const writers = 6;
-        // Each has every sixth stretch of 700 bytes: blocks are completed by one while others write into them.
-        const stretch = 700;
-        const program = `
+    serial(`many who write at once, through two files and within the same blocks, lose nothing, ${as}`, async (t) => {
+      const place = new Written(t, person, way);
+      await place.mount(`--writable=${place.overlay}`, "--workers", "4");
+      const writers = 6;
+      // Each has every sixth stretch of 700 bytes: blocks are completed by one while others write into them.
+      const stretch = 700;
+      const program = `
         const { openSync, writeSync } = require("node:fs");
-        const [path, writer, start] = process.argv.slice(1);
+        const [path, base, writer, start] = process.argv.slice(1);
         const fd = openSync(path, "r+");
         // All at once, if they have all been started by then.
         while (Date.now() < start);
         for (let at = writer * ${stretch}; at + ${stretch} <= 4 * 1048576; at += ${writers * stretch})
-          writeSync(fd, Buffer.alloc(${stretch}, 1 + Number(writer)), 0, ${stretch}, at);`;
-        for (let at = 0; at + stretch <= 4 * MiB; at += stretch)
-          place.expected.fill(1 + ((at / stretch) % writers), partitionAt + at, partitionAt + at + stretch);
-        const beginning = Date.now() + 1000;
-        await Promise.all(
-          Array.from({ length: writers }, (_, writer) =>
-            place.works(t, process.execPath, "-e", program, place.file("p1.raw"), `${writer}`, `${beginning}`),
+          writeSync(fd, Buffer.alloc(${stretch}, 1 + Number(writer)), 0, ${stretch}, Number(base) + at);`;
+      for (let at = 0; at + stretch <= 4 * MiB; at += stretch)
+        place.expected.fill(1 + ((at / stretch) % writers), partitionAt + at, partitionAt + at + stretch);
+      const beginning = Date.now() + 1000;
+      await Promise.all(
+        Array.from({ length: writers }, (_, writer) =>
+          place.works(
+            t,
+            ...[process.execPath, "-e", program],
+            // Of one file's writers the kernel has each wait for the one before.
+            ...(writer % 2 ? [place.file("p1.raw"), "0"] : [place.file("disk.raw"), `${partitionAt}`]),
+            ...[`${writer}`, `${beginning}`],
           ),
-        );
-        await place.isAsExpected(t, "while it is mounted");
-        await place.ends(t);
-        await place.mount(`--writable=${place.overlay}`);
-        await place.isAsExpected(t, "after a remount");
-        await place.ends(t);
-      },
-    );
+        ),
+      );
+      await place.isAsExpected(t, "while it is mounted");
+      await place.ends(t);
+      await place.mount(`--writable=${place.overlay}`);
+      await place.isAsExpected(t, "after a remount");
+      await place.ends(t);
+    });
 
     // Of root's mount the one is a face of the disk, which in it begins at 1 MiB.
     const [one, before] = person === root ? (["disk.vdi", MiB] as const) : (["disk.raw", 0] as const);

@@ -42,8 +42,8 @@ const always =
   initFlags.INIT_EXT;
 
 /**
- * The first kernel (Linux 6.12) that goes past the page cache properly. From 6.9 on those who write wait for each other while
- * somebody has the file mapped shared or open to read; but until 6.12 who opened it so could wait for ever.
+ * The first kernel (Linux 6.12) of which it is known that it goes past the page cache properly. From 6.9 on it tells those who
+ * do from those who have the file mapped or open to read, and until 6.12 mistook one for the other.
  */
 const firstPastCache = 41;
 

@@ -180,7 +180,6 @@ export const initFlags2 = {
 /** Bits of fuse_open_out.open_flags. */
 export const openFlags = {
   DIRECT_IO: 1 << 0,
-  PARALLEL_DIRECT_WRITES: 1 << 6,
 } as const;
 
 /** The newest protocol that is spoken here, and the oldest kernel's that is understood (Linux 5.4). */
