@@ -50,6 +50,7 @@ has_package() {
     ewf-tools) command -v ewfexport ;;
     afflib-tools) command -v affcat ;;
     7zip) command -v 7zz ;;
+    cryptsetup-bin) command -v cryptsetup ;;
     cloop-utils) command -v create_compressed_fs ;;
     tabix) command -v bgzip ;;
     zstd) command -v zstd && command -v pzstd ;;
