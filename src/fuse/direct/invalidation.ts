@@ -6,7 +6,7 @@
  * that are just being read, and whoever asks it to forget them waits with it: a worker could wait for a read that only
  * workers answer. Workers hand over what is to be forgotten through a ring of shared memory, and go on.
  *
- *     words (Int32)   lock | given | done | ending | all || entries of 16 words
+ *     words (Int32)   lock | given | done | ending | all | awaited || entries of 16 words
  *
  * - Nothing is handed over where none of the others is open: the kernel forgets a file's pages when it is opened.
  * - **Who writes past the page cache leaves the pages of others as they were, of the same file too.** The kernel forgets those
@@ -51,7 +51,7 @@ export const capacity = 4096;
 /** Replies to writes that wait at a time: far fewer than the kernel sends requests in the background (init.ts). */
 export const mostAwaited = 32;
 
-/** Files whose opens are counted, by FileId; further ones are taken for open. */
+/** Files whose opens are counted, by FileId; further ones are taken for open, and for having pages. */
 const counted = 65536;
 
 /** What one lock of the kernel's covers at most: a large folio. Bytes. */
@@ -155,7 +155,7 @@ export class InvalidationRing {
    * Hands over what is to be forgotten, and the reply to send after the last of it.
    * @param shares where the bytes are, in each file, whose pages are to be forgotten
    * @param held where the writer may hold pages of its own, which it keeps until it has its reply; undefined if it holds none
-   * @param length bytes that were written, as the reply is to say
+   * @param written bytes, as the reply is to say
    * @returns whether the reply was handed over; otherwise it is the caller's to send, now
    */
   give(
