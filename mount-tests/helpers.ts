@@ -298,9 +298,14 @@ export function loopOver(t: ExecutionContext<unknown>, path: string, ...options:
   return device;
 }
 
-/** Detaches a loop device while it is over `path`: by then another file of tests may have it. */
+/**
+ * Detaches a loop device while it is over `path`: by then another file of tests may have it. What a program wrote to it that has
+ * not ended yet, as a FUSE driver after umount(8), is in the file afterwards.
+ */
 export function releaseLoop(device: string, path: string): void {
-  if (backingFile(device) === path) spawnSync("losetup", ["-d", device]);
+  if (backingFile(device) !== path) return;
+  spawnSync("sync", [device]);
+  spawnSync("losetup", ["-d", device]);
 }
 
 /** What mount(8) says when it and somebody else were at the same loop device. */

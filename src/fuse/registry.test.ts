@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -189,6 +190,19 @@ linux("a mount that is made while another's leftovers are removed keeps its regi
   t.true(readdirSync(place).includes("died-at-once.json"), "its mount is still there");
   clean(place, () => []);
   t.deepEqual(readdirSync(place).sort(), ["living.json", "living.sock"]);
+});
+
+linux("who died in another mount namespace, where the mount may still be, is told of for a week", (t) => {
+  const place = folder(t);
+  const dead = { ...mine("999:4"), startTime: 2 ** 50 };
+  register(place, "here", { ...dead, namespace: readlinkSync("/proc/self/ns/mnt") });
+  register(place, "elsewhere", { ...dead, namespace: "mnt:[1]" });
+  register(place, "long-ago", { ...dead, namespace: "mnt:[1]" });
+  register(place, "older-version", dead);
+  const time = Date.now() / 1000 - 8 * 24 * 3600;
+  utimesSync(join(place, "long-ago.json"), time, time);
+  clean(place);
+  t.deepEqual(readdirSync(place), ["elsewhere.json"]);
 });
 
 linux("a runtime folder that others may write to is not trusted", (t) => {

@@ -12,6 +12,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   readSync,
   renameSync,
   unlinkSync,
@@ -35,13 +36,15 @@ export interface Registration {
   readonly since?: string;
   /** Where the log goes; undefined for a server in the foreground, whose log is its stderr. */
   readonly log?: string;
+  /** Where it is mounted, as /proc/PID/ns/mnt has it: who is elsewhere can't tell whether it still is. Older versions don't tell. */
+  readonly namespace?: string;
   /** What is written to: the overlay's path, or `temporary`; undefined where nothing is. */
   readonly overlay?: string;
 }
 
 /** Bytes of a registration file at most: another user wrote it, perhaps to fill our memory. */
 const largestRegistration = 64 * 1024;
-/** Hours that the log of a mount which ended with something to say is kept. */
+/** Hours that the log of a mount which ended with something to say is kept; and what tells of a dead server elsewhere. */
 const hoursOfLog = 7 * 24;
 /** Hours that an empty log without a server is kept. */
 const hoursOfEmptyLog = 1;
@@ -218,7 +221,8 @@ function readRegistration(path: string, owner: number): Registration | undefined
     // Of other versions; a time or a path that is none is as good as none.
     const known = (value: unknown) => (typeof value === "string" ? value : undefined);
     const more = { since: known(told.since), log: known(told.log), overlay: known(told.overlay) };
-    return { pid, startTime, mountpoint, device, image, driver, view, ...more };
+    const namespace = known(told.namespace);
+    return { pid, startTime, mountpoint, device, image, driver, view, namespace, ...more };
   } catch {
     return undefined; // half a file, or gone in between
   } finally {
@@ -266,8 +270,8 @@ function processStat(pid: number): { state: string; startTime: number } | undefi
 export const startTimeOf = (pid: number): number => processStat(pid)?.startTime ?? 0;
 
 /**
- * Removes what dead servers left in this user's folder, unless the mount is still there, dead, and one may want to know of
- * what: their registrations, sockets and empty logs at once, a log in which something stands after a week. An empty log that
+ * Removes what dead servers left in this user's folder, unless the mount is still there, dead, or may be, in another namespace,
+ * and one may want to know of what: their registrations, sockets and empty logs at once, a log in which something stands after a week. An empty log that
  * no registration names may be of a server that is just starting.
  */
 export function clean(folder: string, mountsNow: () => readonly Mount[] = listMounts): void {
@@ -278,7 +282,8 @@ export function clean(folder: string, mountsNow: () => readonly Mount[] = listMo
   const registered = registrations(folder, userId());
   const mounts = mountsNow();
   for (const { path, alive, registration } of registered) {
-    if (alive || isMounted(registration, mounts)) live.add(registration.log).add(socketOf(path));
+    if (alive || isMounted(registration, mounts) || mayBeElsewhere(path, registration))
+      live.add(registration.log).add(socketOf(path));
     else {
       dead.add(registration.log);
       unregister(path);
@@ -297,6 +302,25 @@ export function clean(folder: string, mountsNow: () => readonly Mount[] = listMo
     } catch {
       // gone in between
     }
+  }
+}
+
+/** The mount namespace of this process; undefined where /proc doesn't tell. */
+export function mountNamespace(): string | undefined {
+  try {
+    return readlinkSync("/proc/self/ns/mnt");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether it was mounted in a namespace that this process doesn't see into, within a week. */
+function mayBeElsewhere(path: string, { namespace }: Registration): boolean {
+  if (namespace === undefined || namespace === mountNamespace()) return false;
+  try {
+    return Date.now() - lstatSync(path).mtimeMs <= hoursOfLog * 3_600_000;
+  } catch {
+    return false; // gone in between
   }
 }
 

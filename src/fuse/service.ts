@@ -6,7 +6,16 @@ import { ImageError, system } from "../errors.js";
 import type { Driver, MountPlan } from "./driver.js";
 import { type Figures, type Teller, tellFigures } from "./figures.js";
 import { type Mount, mountAt, ourType } from "./mounts.js";
-import { clean, newName, register, runtimeFolder, socketOf, startTimeOf, unregister } from "./registry.js";
+import {
+  clean,
+  mountNamespace,
+  newName,
+  register,
+  runtimeFolder,
+  socketOf,
+  startTimeOf,
+  unregister,
+} from "./registry.js";
 import { startWatchdog } from "./watchdog.js";
 
 /** What is told of a mount that answers. */
@@ -74,6 +83,7 @@ export async function serve(service: Service): Promise<void> {
         driver: driver.name,
         view: service.view,
         since: new Date().toISOString(),
+        namespace: mountNamespace(),
         log: service.log,
         overlay: service.overlay,
       });

@@ -290,7 +290,11 @@ test("an image that tells its length at its start is shown before it is unpacked
     t.regex(found.passes()[0]!.problem ?? "", new RegExp(`has ${image.length + 5} bytes, and not the ${image.length}`));
   });
   within("cut", (found) => {
-    t.throws(() => readLast(found), { instanceOf: ImageError, code: "corrupt", message: /ends at byte 4000000/ });
+    t.throws(() => readLast(found), {
+      instanceOf: ImageError,
+      code: "corrupt",
+      message: /ends at byte 4000000|is cut off/,
+    });
   });
   // The pass of a short one may have come to its end while it was looked at.
   t.true(early > 0);
