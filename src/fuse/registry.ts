@@ -220,9 +220,8 @@ function readRegistration(path: string, owner: number): Registration | undefined
     if (![mountpoint, device, image, driver, view].every((value) => typeof value === "string")) return undefined;
     // Of other versions; a time or a path that is none is as good as none.
     const known = (value: unknown) => (typeof value === "string" ? value : undefined);
-    const more = { since: known(told.since), log: known(told.log), overlay: known(told.overlay) };
-    const namespace = known(told.namespace);
-    return { pid, startTime, mountpoint, device, image, driver, view, namespace, ...more };
+    const [since, log, namespace, overlay] = [told.since, told.log, told.namespace, told.overlay].map(known);
+    return { pid, startTime, mountpoint, device, image, driver, view, since, log, namespace, overlay };
   } catch {
     return undefined; // half a file, or gone in between
   } finally {
@@ -271,8 +270,9 @@ export const startTimeOf = (pid: number): number => processStat(pid)?.startTime 
 
 /**
  * Removes what dead servers left in this user's folder, unless the mount is still there, dead, or may be, in another namespace,
- * and one may want to know of what: their registrations, sockets and empty logs at once, a log in which something stands after a week. An empty log that
- * no registration names may be of a server that is just starting.
+ * and one may want to know of what: their registrations, sockets and empty logs at once, a log in which something stands
+ * after a week. An empty log that no registration names may be of a server that is just starting.
+ * @param mountsNow what is mounted when it is asked
  */
 export function clean(folder: string, mountsNow: () => readonly Mount[] = listMounts): void {
   const live = new Set<string | undefined>();

@@ -202,6 +202,11 @@ export const ROOT_NODE = 1;
 /** What libfuse, too, writes where an inode number is not known. */
 export const UNKNOWN_INODE = 0xffffffff;
 
+/** In place of a reply's length: there is none. */
+export const NO_REPLY = -65536;
+/** The same: the request has to be answered later, what it needs has to be waited for. */
+export const LATER = -65537;
+
 const STATX_BASIC_STATS = 0x7ff;
 const STATX_BTIME = 0x800;
 /** Seconds for which the kernel may keep names and attributes: ten years, for an image does not change. */

@@ -3,8 +3,8 @@ import { readSync, writeSync } from "node:fs";
 import { readable } from "../../libc.js";
 import { errno } from "../errno.js";
 import { Arrivals } from "./arrivals.js";
-import { LATER, NO_REPLY, type Session } from "./handlers.js";
-import { opcodes, type Reply, type Request } from "./protocol.js";
+import type { Session } from "./handlers.js";
+import { LATER, NO_REPLY, opcodes, type Reply, type Request } from "./protocol.js";
 import type { WorkerState } from "./state.js";
 
 /**

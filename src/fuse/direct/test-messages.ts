@@ -1,6 +1,6 @@
 /** For tests: requests as the kernel would write them, and replies as it would read them, through DataView alone. */
-import { NO_REPLY, type Session } from "./handlers.js";
-import { Reply, Request } from "./protocol.js";
+import type { Session } from "./handlers.js";
+import { NO_REPLY, Reply, Request } from "./protocol.js";
 
 export interface Field {
   readonly at: number;
